@@ -1,0 +1,47 @@
+"""`mft evaluate`: measure models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mft.cli.outcome import Outcome, Table
+
+app = typer.Typer(add_completion=False, help="Measure models on held-out rows.")
+
+
+@app.callback()
+def evaluate() -> None:
+    """Measure models on held-out rows."""
+
+
+@app.command()
+def loss(
+    data: Annotated[Path, typer.Option(help="a folder that `mft data build` wrote; its validation rows are scored")],
+    model: Annotated[list[str], typer.Option(help="NAME=FOLDER, or a folder, a hub id, a built-in base; the first is what others "
+                                                  "are compared with")],
+    format_name: Annotated[str, typer.Option("--format", help="prompt format")],
+    context: Annotated[int, typer.Option(min=16, help="longest sample and packed row, in tokens")],
+    tokenizer: Annotated[str | None, typer.Option(help="default: the first model's")] = None,
+    nf4: Annotated[bool, typer.Option("--nf4", help="hold model folders in NF4, as a base is held while an adapter is trained")] = False,
+) -> Outcome:
+    """Held-out loss of each task, for one or several models on the same rows, with the paired difference."""
+    from mft.cli.inputs import loss_of_models
+
+    facts = loss_of_models(data, model, format_name, context, tokenizer, nf4=nf4)
+    names = list(facts["models"])
+    rows = [[task, str(table["rows"]), *(number(table["loss"][name]) for name in names),
+             *(difference(table["difference"].get(name)) for name in names[1:])]
+            for task, table in [*facts["tasks"].items(), ("all", facts["overall"])]]
+    header = ["task", "rows", *names, *(f"{name} - {names[0]}" for name in names[1:])]
+    return Outcome(facts, [Table("held-out loss (nats per trained token)", header, rows)])
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or a dash where there is nothing."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def difference(value: dict | None) -> str:
+    """`mean ± standard error`."""
+    return "-" if not value or value["mean"] is None else f"{value['mean']:+.4f} ± {value['se'] or 0:.4f}"

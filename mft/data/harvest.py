@@ -1,0 +1,136 @@
+"""Rows from the functions of Python source: four tasks, each with one fixed instruction and an answer cut from the source.
+
+    text2code    signature and docstring            -> the body
+    docstring    the function without its docstring -> the docstring
+    completion   the first part of the function     -> the rest
+    usage        the function without its docstring -> the `>>>` lines of its docstring
+
+Code is cut between lines and never reformatted: what is asked and what is answered are laid together again by a newline.
+The answer is exact, its indentation included; blank lines between docstring and body belong to neither side of text2code.
+"""
+
+import doctest
+from collections.abc import Callable, Iterable, Iterator
+from types import MappingProxyType
+from typing import Final
+
+from mft.conversation import Conversation, Message
+from mft.data.converters.base import RowFault, check_messages
+from mft.data.ledger import Ledger
+from mft.data.python_functions import Function, UnreadableFile
+
+MIN_DOCSTRING_CHARACTERS = 20
+"""A shorter docstring says no more than the name; it neither asks for code (text2code) nor is worth learning (docstring)."""
+
+MIN_COMPLETION_LINES = 4
+"""A body with fewer lines that are not blank is not cut in two."""
+
+
+def text2code(function: Function) -> tuple[str, str]:
+    """(question, answer): signature and docstring, the body from its first line that is not blank.
+
+    Raises:
+        RowFault: `no_docstring`, `docstring_too_short`.
+    """
+    _described(function)
+    start = _first_text(function.lines, function.body_start)
+    return _ask("Write the body of this Python function.", function.lines[:function.body_start]), "\n".join(function.lines[start:])
+
+
+def docstring(function: Function) -> tuple[str, str]:
+    """(question, answer): the function without its docstring, the docstring's text without its indentation.
+
+    Raises:
+        RowFault: `no_docstring`, `docstring_too_short`.
+    """
+    text = _described(function)
+    return _ask("Write the docstring of this Python function.", _undocumented(function)), text
+
+
+def completion(function: Function) -> tuple[str, str]:
+    """(question, answer): the function up to the middle of its body, the rest from a line that is not blank.
+
+    Raises:
+        RowFault: `body_too_short_to_cut`.
+    """
+    if sum(bool(line.strip()) for line in function.body) < MIN_COMPLETION_LINES:
+        raise RowFault("body_too_short_to_cut")
+    cut = _first_text(function.lines, function.body_start + len(function.body) // 2)
+    return _ask("Complete this Python function.", function.lines[:cut]), "\n".join(function.lines[cut:])
+
+
+def usage(function: Function) -> tuple[str, str]:
+    """(question, answer): the function without its docstring, the `>>>` and `...` lines of its doctest examples.
+
+    Raises:
+        RowFault: `no_docstring`, `no_doctest`, `broken_doctest`.
+    """
+    if not function.docstring:
+        raise RowFault("no_docstring")
+    try:
+        examples = doctest.DocTestParser().get_examples(function.docstring)
+    except ValueError as error:
+        raise RowFault("broken_doctest", str(error)) from error
+    if not examples:
+        raise RowFault("no_doctest")
+    text = function.docstring.expandtabs().split("\n")
+    shown = [line[example.indent:] for example in examples
+             for line in text[example.lineno:example.lineno + example.source.count("\n")]]
+    return _ask("Write doctest examples that show how this Python function is used.", _undocumented(function)), "\n".join(shown)
+
+
+MAKERS: Final = MappingProxyType[str, Callable[[Function], tuple[str, str]]](
+    {"text2code": text2code, "docstring": docstring, "completion": completion, "usage": usage})
+
+
+def harvest(functions: Iterable[Function | UnreadableFile], make: str, task: str, ledger: Ledger) -> Iterator[Conversation]:
+    """One row of each function that qualifies, the others counted in `ledger` by reason, each unreadable file as one row.
+
+    A row's id is `make/path:line`, its origin `path:line Qualified.name`, its split key the path.
+    """
+    for function in functions:
+        ledger.read += 1
+        if isinstance(function, UnreadableFile):
+            ledger.drop(function.reason, function.path, function.detail)
+            continue
+        try:
+            messages = _messages(function, make)
+        except RowFault as fault:
+            ledger.drop(fault.reason)
+            continue
+        ledger.kept += 1
+        place = f"{function.path}:{function.line}"
+        yield Conversation(f"{make}/{place}", task, messages, f"{place} {function.name}", function.path)
+
+
+def _messages(function: Function, make: str) -> tuple[Message, ...]:
+    if function.fault:
+        raise RowFault(function.fault)
+    question, answer = MAKERS[make](function)
+    messages = (Message("user", question), Message("assistant", answer))
+    check_messages(messages)
+    return messages
+
+
+def _described(function: Function) -> str:
+    """The docstring's text, long enough to be used."""
+    if function.docstring is None:
+        raise RowFault("no_docstring")
+    if len(function.docstring) < MIN_DOCSTRING_CHARACTERS:
+        raise RowFault("docstring_too_short")
+    return function.docstring
+
+
+def _undocumented(function: Function) -> tuple[str, ...]:
+    return function.lines[:function.docstring_start] + function.body
+
+
+def _ask(instruction: str, lines: tuple[str, ...]) -> str:
+    return "\n".join((instruction, *lines))
+
+
+def _first_text(lines: tuple[str, ...], index: int) -> int:
+    """The first line from `index` on that is not blank."""
+    while not lines[index].strip():
+        index += 1
+    return index

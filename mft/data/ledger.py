@@ -1,0 +1,90 @@
+"""What became of every row: `read == kept + sum(dropped by reason)`, for each step and for the whole build (law 1)."""
+
+import logging
+from collections import Counter
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Drops of one reason that are logged with their place; the rest is a total."""
+
+
+class Ledger:
+    """The counts of one step. Rows are counted where they enter, and again where they leave or are dropped."""
+
+    def __init__(self, step: str, task: str | None = None) -> None:
+        self.step = step
+        self.task = task
+        self.read = 0
+        self.kept = 0
+        self.dropped: Counter[str] = Counter()
+        self._located: Counter[str] = Counter()
+
+    def drop(self, reason: str, where: str = "", detail: str = "") -> None:
+        """Count one dropped row; with `where` (`file:line`) the first few of each reason are logged."""
+        self.dropped[reason] += 1
+        if where:
+            self._located[reason] += 1
+            if self._located[reason] <= SHOWN:
+                logger.warning("%s: dropped: %s%s", where, reason, f" ({detail})" if detail else "")
+
+    def summary(self) -> str:
+        """`12 rows in, 10 kept, 2 dropped (no_answer 2)`."""
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.dropped.most_common())
+        return f"{self.read} rows in, {self.kept} kept, {self.dropped.total()} dropped" + (f" ({reasons})" if reasons else "")
+
+    def close(self) -> None:
+        """Check that the counts add up and log them.
+
+        Raises:
+            AssertionError: a row was lost or counted twice, which is a bug of ours.
+        """
+        if self.read != self.kept + self.dropped.total():
+            raise AssertionError(f"step '{self.step}' does not add up: {self.summary()}")
+        for reason, count in self._located.items():
+            if count > SHOWN:
+                logger.warning("%s: %d in all, the first %d are named above", reason, count, SHOWN)
+        logger.info("%s%s: %s", self.step, f" {self.task}" if self.task else "", self.summary())
+
+    def to_json(self) -> dict[str, Any]:
+        """`{step, task?, read, kept, dropped}`."""
+        head = {"step": self.step, "task": self.task} if self.task else {"step": self.step}
+        return {**head, "read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}
+
+
+class BuildLedger:
+    """The ledgers of a whole build: `read` steps first, then every step that may drop a row; the last one sees all rows."""
+
+    def __init__(self) -> None:
+        self.steps: list[Ledger] = []
+
+    def open(self, step: str, task: str | None = None) -> Ledger:
+        """A new ledger, noted in the order of opening."""
+        self.steps.append(Ledger(step, task))
+        return self.steps[-1]
+
+    @property
+    def read(self) -> int:
+        """Rows that came in."""
+        return sum(ledger.read for ledger in self.steps if ledger.step == "read")
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Rows dropped by reason, over all steps."""
+        return sum((ledger.dropped for ledger in self.steps), Counter())
+
+    def close(self, *, emitted: int, weighted: bool) -> dict[str, Any]:
+        """Check the whole build and return its facts: `{read, kept, emitted, dropped, steps}`.
+
+        Raises:
+            AssertionError: a row was lost, or rows were multiplied although every weight is 1.
+        """
+        dropped, kept = self.dropped, self.steps[-1].kept
+        if self.read != kept + dropped.total():
+            raise AssertionError(f"the build does not add up: {self.read} read, {kept} kept, {dropped.total()} dropped")
+        if emitted != kept and not weighted:
+            raise AssertionError(f"{kept} rows kept but {emitted} emitted, and no task has a weight")
+        logger.info("build: %d rows read, %d kept, %d dropped, %d emitted", self.read, kept, dropped.total(), emitted)
+        return {"read": self.read, "kept": kept, "emitted": emitted, "dropped": dict(sorted(dropped.items())),
+                "steps": [ledger.to_json() for ledger in self.steps]}

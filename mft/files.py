@@ -1,0 +1,265 @@
+"""Files that appear whole or not at all, and the hashes that prove it."""
+
+import errno
+import fcntl
+import glob
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from mft.errors import CheckFailed, OutputError
+
+MANIFEST = "manifest.json"
+JOB = "job.json"
+CHUNK = 1 << 22
+
+
+def sha256_text(text: str) -> str:
+    """Hex sha256 of the UTF-8 bytes of `text`."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex sha256 of `value` written as JSON with sorted keys."""
+    return sha256_text(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str))
+
+
+def hash_file(path: Path) -> dict[str, Any]:
+    """`{"bytes", "md5", "sha256"}` of one file, read once."""
+    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            md5.update(chunk)
+            sha256.update(chunk)
+            size += len(chunk)
+    return {"bytes": size, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
+
+
+def open_text(path: Path) -> io.TextIOBase:
+    """Open a UTF-8 text file for reading, through gzip when its name ends in `.gz`. Only `\\n` ends a line."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", errors="strict", newline="\n")
+    return path.open("r", encoding="utf-8", errors="strict", newline="\n")
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync every file and folder below `folder`, and the folder itself."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            fsync_path(Path(parent, name))
+        fsync_path(Path(parent))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _is_leftover(name: str) -> bool:
+    """True for the hidden names under which outputs are made: what a killed process leaves, never a part of an output."""
+    return name.startswith(".") and name.endswith(".partial")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write to the path that is yielded; when the block ends well it is fsynced and renamed to `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _beside(path)
+    try:
+        yield partial
+        fsync_path(partial)
+        partial.replace(path)
+        fsync_path(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Write into the folder that is yielded; when the block ends well it is fsynced and renamed to `path`, else removed.
+
+    A process that is killed leaves no `path`, only a hidden `.NAME.*.partial` beside it, swept away by the next attempt.
+    The folder is locked while it is made, and a lock ends with its process: what another one is making stays.
+
+    Raises:
+        OutputError: `path` exists and is not empty, unless `replace`; or it cannot be made there.
+    """
+    if path.exists() and not replace and (path.is_file() or any(path.iterdir())):
+        raise _taken(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        partial, lock = _locked_partial(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {error.strerror}") from error
+    try:
+        yield partial
+        sync_folder(partial)
+        _put_in_place(partial, path, replace)
+        fsync_path(path.parent)
+    finally:
+        _remove(partial)
+        os.close(lock)
+
+
+def _taken(path: Path) -> OutputError:
+    return OutputError(f"{path}: exists and is not empty; give another --out, or --overwrite to start anew")
+
+
+def _put_in_place(partial: Path, path: Path, replace: bool) -> None:
+    """Rename `partial` to `path`, which another process may have made since it was looked for."""
+    retired = _beside(path)
+    try:
+        if replace and path.exists():
+            path.rename(retired)
+        partial.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _taken(path) from error
+        raise OutputError(f"{path}: cannot be put in place: {error.strerror}; a folder below it may do") from error
+    _remove(retired)
+
+
+def _locked_partial(path: Path) -> tuple[Path, int]:
+    """A new hidden folder beside `path`, and the open descriptor that locks it."""
+    while True:
+        partial = _beside(path)
+        partial.mkdir()
+        descriptor = os.open(partial, os.O_RDONLY)
+        with suppress(OSError):     # a file system without locks: its partial folders are never swept either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, descriptor
+        os.close(descriptor)        # swept between mkdir and the lock
+
+
+def _sweep(path: Path) -> None:
+    """Remove the partial folders of `path` that no living process holds."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):
+            descriptor = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(old)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file or a link, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that mft or a library wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Append one line of JSON and flush it."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+        stream.flush()
+
+
+def folder_hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Relative posix path -> `{"bytes", "md5", "sha256"}` of every file below `folder` but its own manifest and leftovers."""
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.as_posix(): hash_file(folder / path) for path in files if not any(map(_is_leftover, path.parts))}
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write `manifest.json`: `facts` (what made the folder) and the hashes of every file in it. Returns it."""
+    manifest = {**facts, "files": folder_hashes(folder)}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def check_manifest(folder: Path) -> dict[str, Any]:
+    """Compare a folder with its manifest and return the manifest.
+
+    Raises:
+        CheckFailed: there is no manifest, or a file is missing, changed or not listed; the message names each.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckFailed(f"{folder}: has no {MANIFEST}")
+    try:
+        manifest: dict[str, Any] = read_json(path)
+        wanted = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckFailed(f"{path}: is damaged, or not a manifest of mft") from error
+    found = {name: facts["sha256"] for name, facts in folder_hashes(folder).items()}
+    faults = [f"{folder / name}: missing" for name in sorted(wanted.keys() - found.keys())]
+    faults += [f"{folder / name}: not in the manifest" for name in sorted(found.keys() - wanted.keys())]
+    faults += [f"{folder / name}: changed since the manifest was written" for name in sorted(wanted.keys() & found.keys())
+               if wanted[name] != found[name]]
+    if faults:
+        raise CheckFailed("\n".join(faults))
+    return manifest
+
+
+def claim_folder(folder: Path, job: str, *, overwrite: bool = False) -> Literal["new", "same"]:
+    """Take an output folder for a job (a hash of all that determines it): `new` when it was empty, `same` to go on.
+
+    With `overwrite` a folder that a job has taken is emptied first; one that no job has taken is never emptied.
+
+    Raises:
+        OutputError: the folder holds files of no job, or another job and `overwrite` is False.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a folder")
+    contents = [path for path in folder.iterdir() if not _is_leftover(path.name)] if folder.is_dir() else []
+    marker = folder / JOB
+    if contents and marker not in contents:
+        raise OutputError(f"{folder}: holds files that are not of mft; give another output folder, or remove them")
+    if contents and not overwrite:
+        if _job_of(marker) == job:
+            return "same"
+        raise OutputError(f"{folder}: holds another job; give another output folder, or --overwrite to start anew")
+    for path in contents:
+        if path != marker:      # it goes last, so that a killed removal can be done again
+            _remove(path)
+            if path.exists():
+                raise OutputError(f"{path}: cannot be removed")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(marker, {"job": job})
+    return "new"
+
+
+def _job_of(marker: Path) -> Any:
+    """The job that a marker names; None when it is damaged."""
+    try:
+        return read_json(marker)["job"]
+    except (ValueError, TypeError, KeyError):
+        return None

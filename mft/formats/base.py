@@ -1,0 +1,110 @@
+"""A prompt format: how a conversation becomes text, which of it is trained, and which of it is control.
+
+A format renders to segments. Text segments are ordinary text, encoded as such whatever they contain; control segments
+(`<s>`, `</s>`) are single tokens, put in by id. Between two control segments lies a *section*, encoded as one string.
+
+    codefuse, one round:   Segment('<|role_start|>human<|role_end|>')  Segment('2+2?')  Segment('<|role_start|>bot<|role_end|>')
+                           Segment('4', trainable=True, answer=True)   Segment('</s>', trainable=True, control=True)
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mft.conversation import Conversation, Message, turn_fault
+from mft.errors import FormatError
+
+EXPLANATIONS: Final[Mapping[str, str]] = {
+    "no_messages": "there is no message",
+    "system_not_first": "a system message stands after another message; it may only be the first",
+    "assistant_first": "the assistant speaks before the user; the first turn must be the user's",
+    "repeated_role": "two turns in a row have the same role; user and assistant must take turns",
+    "empty_message": "a user or assistant message has no text",
+    "last_not_user": "the last message of a prompt must be the user's",
+    "no_answer": "the last message must be the assistant's, or there is nothing to train",
+    "nothing_trained": "every assistant message has train: false",
+    "role_tag_in_text": "a message contains a role tag, which would open a turn",
+}
+"""The reasons of `PromptFormat.fault`, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a rendered conversation.
+
+    `trainable`: its tokens are trained. `control`: one token, inserted by id. `answer`: an assistant's turn begins
+    here, so the ids before it must be those of the served prompt (law 3), whether it is trained or not.
+    """
+
+    text: str
+    trainable: bool = False
+    control: bool = False
+    answer: bool = False
+
+
+class PromptFormat(ABC):
+    """The bytes of one prompt format for a tokenizer with these `bos` and `eos` tokens.
+
+    `segmentwise` is True only for the encoding that repeats the 2023 CodeFuse run: each segment is encoded alone.
+    """
+
+    name: str
+    uses_bos: bool = False
+    segmentwise: bool = False
+    stop_strings: tuple[str, ...] = ()
+    """Text that a model which runs on would write next; generation stops there too."""
+    tags: tuple[str, ...] = ()
+    """Role tags made of ordinary text. A message that contains one would open a turn (law 4)."""
+
+    def __init__(self, bos: str = "<s>", eos: str = "</s>") -> None:
+        self.bos = bos
+        self.eos = eos
+
+    @abstractmethod
+    def render_messages(self, messages: Sequence[Message], *, generate: bool) -> list[Segment]:
+        """Segments of the messages; with `generate`, followed by the prompt of the assistant's next turn."""
+
+    @abstractmethod
+    def chat_template(self) -> str:
+        """A Jinja template that renders the same bytes through `apply_chat_template` of transformers."""
+
+    def canonical(self, answer: str) -> str:
+        """The text of an answer as this format trains it (some formats strip)."""
+        return answer
+
+    def render(self, conversation: Conversation) -> list[Segment]:
+        """Segments of a whole conversation, to be trained.
+
+        Raises:
+            FormatError: the turns do not follow each other as this format needs, or a message contains a role tag.
+        """
+        self._check(conversation.messages, prompt=False, where=conversation.id)
+        return self.render_messages(conversation.messages, generate=False)
+
+    def render_prompt(self, messages: Sequence[Message]) -> list[Segment]:
+        """Segments that end where the assistant's next turn begins.
+
+        Raises:
+            FormatError: as `render`, or the last message is not the user's.
+        """
+        self._check(tuple(messages), prompt=True, where="prompt")
+        return self.render_messages(messages, generate=True)
+
+    def fault(self, messages: tuple[Message, ...], *, prompt: bool = False) -> str | None:
+        """Why this format cannot render the messages, as a reason to count, or None. Adds `role_tag_in_text` to `turn_fault`."""
+        if reason := turn_fault(messages, prompt=prompt):
+            return reason
+        if any(tag in message.content for message in messages for tag in self.tags):
+            return "role_tag_in_text"
+        return None
+
+    def _check(self, messages: tuple[Message, ...], *, prompt: bool, where: str) -> None:
+        if reason := self.fault(messages, prompt=prompt):
+            meaning = EXPLANATIONS[reason] + (f" ({' or '.join(self.tags)})" if reason == "role_tag_in_text" else "")
+            raise FormatError(f"{where}: format '{self.name}' cannot render this ({reason}): {meaning}")
+
+
+def joined(segments: Sequence[Segment]) -> str:
+    """The text of segments laid end to end: what a server would send as one string."""
+    return "".join(segment.text for segment in segments)

@@ -1,0 +1,1 @@
+"""Text from a model: batches of prompts, stopping, one answer to a conversation."""

@@ -1,0 +1,71 @@
+"""One block of the merge: read rows of the base, add the adapter's part in fp32, round once, write."""
+
+from functools import lru_cache
+
+import torch
+
+from mft.errors import ModelError
+from mft.merging.blocks import MAX_WORKERS, Block, Scratch
+from mft.merging.lora import LoraAdapter
+from mft.merging.reader import SafetensorsReader
+from mft.merging.writer import ShardWriter
+
+
+def add_delta(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, *, total: torch.Tensor, out: torch.Tensor) -> None:
+    """`out = weight + scale * b @ a`: the sum in fp32 (in `total`), rounded once to the dtype of `out`.
+
+    Shapes: weight, total, out [rows, in]; a [rank, in] and b [rows, rank] in fp32. The order of the steps is that of
+    PEFT's `merge_and_unload(safe_merge=False)` with an fp32 adapter on the CPU, so the bits are the same;
+    `safe_merge=True` rounds the delta to the base's dtype first. `out` may lie where `weight` lies.
+    """
+    torch.mm(b, a, out=total)
+    total.mul_(scale)
+    total.add_(weight)
+    out.copy_(total)
+
+
+class BlockMerger:
+    """Merges blocks of a base and an adapter into a writer's files. Threads may call it at once."""
+
+    def __init__(self, base: SafetensorsReader, adapter: LoraAdapter, writer: ShardWriter) -> None:
+        self._base, self._adapter, self._writer = base, adapter, writer
+        self._scratch = Scratch()
+        self._matrices = lru_cache(maxsize=MAX_WORKERS)(adapter.load)
+
+    def merge(self, block: Block) -> None:
+        """Read, change and write one block.
+
+        Raises:
+            ModelError: a value is not finite in the output dtype.
+        """
+        source, target = block.tensor, self._writer.tensors[block.tensor.name]
+        values = self._read(block)
+        if source.name in self._adapter.pairs:
+            values = self._add(block, values, target.torch_dtype)
+        elif source.torch_dtype != target.torch_dtype:
+            values = values.to(target.torch_dtype)
+            _check_finite(values, block, target.dtype)
+        data = values.view(-1).view(torch.uint8)
+        self._writer.write(source.name, block.first_element * target.torch_dtype.itemsize, data)
+
+    def _read(self, block: Block) -> torch.Tensor:
+        dtype = block.tensor.torch_dtype
+        raw = self._scratch.take("read", block.num_elements, dtype)
+        self._base.read_into(block.tensor, block.first_element * dtype.itemsize, raw.view(torch.uint8))
+        return raw.view(-1, block.columns)
+
+    def _add(self, block: Block, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        pair = self._adapter.pairs[block.tensor.name]
+        a, b = self._matrices(pair)
+        total = self._scratch.take("total", block.num_elements, torch.float32).view(weight.shape)
+        out = weight if weight.dtype == dtype else self._scratch.take("out", block.num_elements, dtype).view(weight.shape)
+        add_delta(weight, a, b[block.start:block.stop], pair.scale, total=total, out=out)
+        _check_finite(out, block, self._writer.tensors[block.tensor.name].dtype)
+        return out
+
+
+def _check_finite(values: torch.Tensor, block: Block, dtype: str) -> None:
+    """Infinity and NaN both show in the least or the largest value."""
+    if values.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(values))).all()):
+        raise ModelError(f"'{block.tensor.name}': rows {block.start} to {block.stop}: a value is not finite in {dtype}; " + (
+            "it is too large for fp16: merge with dtype bf16" if dtype == "F16" else "the base or the adapter is damaged"))

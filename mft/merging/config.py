@@ -1,0 +1,53 @@
+"""What a person may choose about a merge."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from mft.config.model import StrictModel
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size in decimal units, as Hugging Face counts them: `"5GB"` is 5,000,000,000.
+
+    Raises:
+        ValueError: not a positive number with one of the units, or less than one byte.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
+    if match is None or match[2].upper() not in UNITS:
+        raise ValueError(f"{text!r} is not a size; write a number and one of {', '.join(UNITS)} (decimal units), for example 5GB")
+    size = int(float(match[1]) * UNITS[match[2].upper()])
+    if size < 1:
+        raise ValueError(f"{text!r} is less than one byte; write for example 5GB")
+    return size
+
+
+class MergeOptions(StrictModel):
+    """How an adapter is merged into its base model."""
+
+    onto: Literal["original"] = "original"
+    """The weights that the adapter is added to: those of the base folder, also when it was trained on their 4-bit copy."""
+
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Number type of the merged weights. The sum is computed in fp32 and rounded to it once."""
+
+    shard_size: str = Field("5GB")
+    """Largest size of one weight file, in decimal units. A tensor that is larger has a file of its own."""
+
+    verify: Literal["layers", "logits", "none"] = "layers"
+    """`layers`: every tensor of the output against base and adapter, inside the memory bound. `logits`: that, and the
+    outputs of the whole model, held in memory twice in turn. `none`: nothing."""
+
+    @field_validator("shard_size")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        parse_size(value)
+        return value
+
+    @property
+    def shard_bytes(self) -> int:
+        """`shard_size` in bytes."""
+        return parse_size(self.shard_size)

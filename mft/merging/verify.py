@@ -1,0 +1,143 @@
+"""Whether merged files hold what base and adapter say: every tensor, read back, in the memory of a few blocks.
+
+For a merged weight, W is the base's, V the output's, u the unit roundoff of the output dtype (half the distance of 1 to
+the next number), and E = V - (W + s B A), which for a right merge is the error of rounding once. Three things are checked:
+
+- every element: |E| <= u max(|V|, m) + a, where m is the dtype's smallest normal number and a what the fp32 sum may lose;
+- outputs: for 8 inputs x of random signs, x V^T against x W^T + s (x A^T) B^T, which never forms B A. A row of the
+  difference is the sum of its errors with random signs; by Hoeffding's inequality it stays below 8 ||e||, where
+  e = u max(|V|, m) + a is the row's bound from above, but for a chance of 2 exp(-32) = 3e-14. x V^T - x W^T is
+  computed as x (V - W)^T, in fp64, so that the sum's own error does not matter;
+- the weight changed at all.
+
+The other tensors are those of the base bit for bit, or their values rounded to the output dtype.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mft.errors import CheckFailed
+from mft.merging.blocks import MAX_WORKERS, Block, Scratch, for_each_block
+from mft.merging.lora import LoraAdapter, LoraPair
+from mft.merging.reader import SafetensorsReader, open_model
+from mft.merging.result import Verdict
+
+NUM_INPUTS = 8
+DEVIATIONS = 8.0
+FP32_ROUNDOFF = 2.0**-24
+REFERENCE = (f"x @ W'^T of every merged weight, read back from the output, for {NUM_INPUTS} inputs x of random signs, against "
+             "x @ W^T + scale * (x @ A^T) @ B^T from base and adapter")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCheck:
+    """What one block of a merged weight showed: the largest output difference, and its bound."""
+
+    name: str
+    max_abs_diff: float
+    tolerance: float
+    changed: bool
+
+
+class Probe(NamedTuple):
+    """A pair with its random inputs. Shapes: a [rank, in], b [out, rank], inputs [in, n], from_adapter [out, n], fp32_loss [out]."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    inputs: torch.Tensor
+    from_adapter: torch.Tensor
+    fp32_loss: torch.Tensor
+
+
+class BlockVerifier:
+    """Checks blocks of the output against base and adapter. Threads may call it at once."""
+
+    def __init__(self, base: SafetensorsReader, adapter: LoraAdapter, merged: SafetensorsReader) -> None:
+        self._base, self._adapter, self._merged = base, adapter, merged
+        self._scratch = Scratch()
+        self._probe = lru_cache(maxsize=MAX_WORKERS)(self._make_probe)
+
+    def verify(self, block: Block) -> BlockCheck | None:
+        """Check one block; None for one that nothing was added to.
+
+        Raises:
+            CheckFailed: names the tensor and the rows that are not as they should be.
+        """
+        weight = self._read(self._base, block, "base")
+        merged = self._read(self._merged, block, "merged")
+        if block.tensor.name not in self._adapter.pairs:
+            if not torch.equal(weight.to(merged.dtype).view(torch.uint8), merged.view(torch.uint8)):
+                raise CheckFailed(f"'{block.tensor.name}': elements {block.start} to {block.stop} are not those of the base, "
+                                  "though the adapter does not touch this tensor")
+            return None
+        return self._check_merged(block, weight, merged)
+
+    def _read(self, reader: SafetensorsReader, block: Block, name: str) -> torch.Tensor:
+        tensor = reader.tensors[block.tensor.name]
+        raw = self._scratch.take(name, block.num_elements, tensor.torch_dtype)
+        reader.read_into(tensor, block.first_element * tensor.torch_dtype.itemsize, raw.view(torch.uint8))
+        return raw.view(-1, block.columns)
+
+    def _make_probe(self, pair: LoraPair) -> Probe:
+        a, b = self._adapter.load(pair)
+        seed = int.from_bytes(hashlib.sha256(pair.target.encode()).digest()[:8], "little") >> 1
+        inputs = torch.randint(2, (a.shape[1], NUM_INPUTS), generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
+        from_adapter = pair.scale * (b.double() @ (a.double() @ inputs))
+        products = len(a) + 4   # of one element of s B A + W, each rounded
+        fp32_loss = 2 * products * FP32_ROUNDOFF * abs(pair.scale) * (b.abs() @ a.abs().amax(dim=1))
+        return Probe(a, b, inputs, from_adapter, fp32_loss)
+
+    def _check_merged(self, block: Block, weight: torch.Tensor, merged: torch.Tensor) -> BlockCheck:
+        probe, rows = self._probe(self._adapter.pairs[block.tensor.name]), slice(block.start, block.stop)
+        change = self._take("change", weight, torch.float32).copy_(merged).sub_(weight)
+        wide = self._take("wide", weight, torch.float64).copy_(change)
+        differences = (wide @ probe.inputs - probe.from_adapter[rows]).abs().amax(dim=1)
+
+        allowed = self._take("allowed", weight, torch.float32).copy_(merged)
+        info = torch.finfo(merged.dtype)
+        allowed.abs_().clamp_(min=info.smallest_normal).mul_(info.eps / 2).add_(probe.fp32_loss[rows, None])
+        tolerances = DEVIATIONS * torch.linalg.vector_norm(allowed, dim=1).double()
+
+        changed = not torch.equal(merged, weight.to(merged.dtype))
+        delta = torch.mm(probe.b[rows], probe.a, out=self._take("delta", weight, torch.float32))
+        errors = change.sub_(delta.mul_(self._adapter.pairs[block.tensor.name].scale)).abs_()
+        if not bool((errors.sub_(allowed).amax() <= 0) & (differences <= tolerances).all()):
+            raise CheckFailed(_fault(block, differences, tolerances, errors))
+        worst = int(differences.argmax())
+        return BlockCheck(block.tensor.name, float(differences[worst]), float(tolerances[worst]), changed)
+
+    def _take(self, name: str, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return self._scratch.take(name, like.numel(), dtype).view(like.shape)
+
+
+def _fault(block: Block, differences: torch.Tensor, tolerances: torch.Tensor, excess: torch.Tensor) -> str:
+    worst, elements = int((differences - tolerances).argmax()), int((~(excess <= 0)).sum())
+    return (f"'{block.tensor.name}': rows {block.start} to {block.stop} are not base plus adapter: {elements} elements are off by more "
+            f"than one rounding; outputs differ by up to {float(differences[worst]):.3g} (row {block.start + worst}), "
+            f"where {float(tolerances[worst]):.3g} is allowed")
+
+
+def verify_layers(base: SafetensorsReader, adapter: LoraAdapter, folder: Path, plan: Sequence[Block],
+                  report: Callable[[Block], None]) -> Verdict:
+    """Check every block of the weights in `folder`; the verdict has the block with the largest output difference.
+
+    Raises:
+        CheckFailed: a tensor is missing or too many, is not as it should be, or is merged but equals the base.
+    """
+    with open_model(folder) as merged:
+        if odd := sorted(merged.tensors.keys() ^ base.tensors.keys()):
+            raise CheckFailed(f"'{odd[0]}': is in only one of base and output ({len(odd)} such tensors)")
+        verifier = BlockVerifier(base, adapter, merged)
+        checks = [check for check in for_each_block(verifier.verify, plan, report) if check is not None]
+    changed, names = {check.name for check in checks if check.changed}, {check.name for check in checks}
+    if unchanged := sorted(names - changed):
+        raise CheckFailed(f"'{unchanged[0]}': equals the base after merging ({len(unchanged)} of {len(names)} weights do): "
+                          "the adapter's part is zero, or so small that rounding loses it")
+    worst = max(checks, key=lambda check: check.max_abs_diff)
+    return Verdict(worst.max_abs_diff, worst.tolerance, REFERENCE)

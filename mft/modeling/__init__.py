@@ -1,0 +1,1 @@
+"""Loading a base in 4 bit or whole, and putting adapters on it."""

@@ -1,0 +1,70 @@
+"""Where a base model lies on this machine, and what its config says. Torch is not needed here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mft.errors import ModelError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+BUILT_IN = {"tiny-code-llama": ASSETS / "tiny-code-llama"}
+"""Base models that come with mft."""
+
+
+def resolve_base(name: str, beside: Path | None = None) -> Path:
+    """The folder of a base model: a built-in name, a folder (also relative to `beside`), or a hub id.
+
+    Raises:
+        ModelError: no such folder, and the hub cannot give it either.
+    """
+    if name in BUILT_IN:
+        folder = BUILT_IN[name]
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{name}: the built-in base is not in this installation ({folder})")
+        return folder
+    for path in (Path(name), *([beside / name] if beside else [])):
+        if path.is_dir():
+            if not (path / "config.json").is_file():
+                raise ModelError(f"{path}: has no config.json, so it is no model folder")
+            return path.resolve()
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise ModelError(f"{name}: no such folder; built-in bases: {', '.join(BUILT_IN)}; a hub id is written owner/name")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{name}: not a folder here, and the model hub did not give it ({reason})") from error
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a model folder.
+
+    Raises:
+        ModelError: missing or not JSON.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: has no config.json, so it is no model folder") from error
+    except ValueError as error:
+        raise ModelError(f"{folder / 'config.json'}: not valid JSON: {error}") from error
+    return config
+
+
+def check_context(folder: Path, context: int) -> None:
+    """Refuse rows longer than the base was made for.
+
+    Raises:
+        ModelError: `context` is above `max_position_embeddings`.
+    """
+    longest = read_model_config(folder).get("max_position_embeddings")
+    if longest is not None and context > longest:
+        raise ModelError(
+            f"model.context is {context}, but {folder.name} was made for at most {longest} tokens (max_position_embeddings)")

@@ -1,0 +1,77 @@
+"""Load a base model: in NF4 for training an adapter, or whole."""
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from mft.errors import ModelError
+from mft.modeling.config import QuantizationConfig
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def device() -> torch.device:
+    """The device that models are put on: the first CUDA device, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_base(folder: Path, quantization: QuantizationConfig) -> PreTrainedModel:
+    """The base from local safetensors, frozen, in evaluation mode, on `device()`.
+
+    With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`).
+
+    Raises:
+        ModelError: the folder has no safetensors weights, or they cannot be read.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: has no .safetensors weights")
+    dtype = DTYPES[quantization.compute_dtype]
+    options = {}
+    if quantization.type == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quantization.double_quant,
+            bnb_4bit_compute_dtype=dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, device_map={"": device()}, attn_implementation="sdpa", use_safetensors=True,
+            local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    model.requires_grad_(False)
+    _keep_weights_differentiable(model)
+    return model.eval()
+
+
+def _keep_weights_differentiable(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from re-packing 4-bit weights on the CPU.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 packs a layer's weights for inference at the first forward in evaluation
+    mode, and a packed layer passes no gradient to its input: one validation pass in the middle of a training run would
+    silently cut the gradients of all layers below (and a saved checkpoint would mend them again).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def load_model(path: Path, *, dtype: str = "bf16") -> PreTrainedModel:
+    """A model ready for generation or scoring, whatever `path` holds.
+
+    A model folder is loaded whole in `dtype`. An adapter folder that mft wrote is put, unmerged, on its base, which is
+    held as it was while training (its `mft.json` says how).
+
+    Raises:
+        ModelError: neither a model folder nor an adapter folder.
+    """
+    from mft.modeling.adapters import is_adapter, load_adapter, read_adapter_facts
+    from mft.modeling.base import resolve_base
+
+    if not is_adapter(path):
+        return load_base(path, QuantizationConfig.model_validate({"type": "none", "compute_dtype": dtype}))
+    facts = read_adapter_facts(path)
+    base = load_base(resolve_base(facts.base, beside=path), facts.quantization)
+    return load_adapter(base, path)

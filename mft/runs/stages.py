@@ -1,0 +1,169 @@
+"""What each kind of stage does: its inputs outside the project, the work, and the fingerprint of what it left."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mft.data.config import load_recipe
+from mft.data.pipeline import build, job_hash, read_built
+from mft.data.sources import source_inputs
+from mft.evaluation.loss import LossResult, evaluate_loss
+from mft.evaluation.models import ModelUnderTest
+from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
+from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json, write_json
+from mft.merging.config import MergeOptions
+from mft.merging.merge import merge
+from mft.modeling.base import check_context, resolve_base
+from mft.report.page import write_report
+from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
+from mft.training.run import ADAPTER, TrainJob, base_file_hashes, train
+from mft.training.tokens import RunTokens, encode_run
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """Where a stage stands. `beside`: the config's folder; `folder`: the stage's own output; `done`: records of earlier stages."""
+
+    config: ProjectConfig
+    beside: Path
+    out: Path
+    folder: Path
+    done: dict[str, dict[str, Any]]
+    overwrite: bool
+    resume: str
+    record: dict[str, Any]
+
+    @property
+    def base(self) -> Path:
+        """The base model's folder."""
+        return resolve_base(self.config.model.base, beside=self.beside)
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """`run(context, stage)` gives the stage's result; `sources` hashes what it reads from outside; `fingerprint` its output.
+
+    `faults(result)` lists what a finished stage found wrong: the stages after it still run, then the project fails.
+    """
+
+    run: Callable[[StageContext, Any], dict[str, Any]]
+    sources: Callable[[StageContext, Any], Any]
+    fingerprint: Callable[[StageContext, dict[str, Any]], str]
+    faults: Callable[[dict[str, Any]], Sequence[str]] = lambda result: ()
+
+
+def _recipe_path(context: StageContext, stage: DataStage) -> Path:
+    return context.beside / stage.recipe
+
+
+def _data_sources(context: StageContext, stage: DataStage) -> str:
+    recipe = load_recipe(_recipe_path(context, stage), must_exist=True)
+    return job_hash(recipe, source_inputs(recipe))
+
+
+def run_data(context: StageContext, stage: DataStage) -> dict[str, Any]:
+    """Build the recipe into the stage's folder."""
+    return build(_recipe_path(context, stage), context.folder, overwrite=context.overwrite).facts
+
+
+def encode_stage(context: StageContext, stage: TrainStage) -> RunTokens:
+    """The stage's data as token ids, kept beside the run."""
+    check_context(context.base, context.config.model.context)
+    return encode_run(context.out / stage.data, context.base, context.config.model, context.out / ".tokens" / stage.name)
+
+
+def train_job(context: StageContext, stage: TrainStage) -> TrainJob:
+    """The stage as a job."""
+    return TrainJob(context.base, context.config.model, stage.quantization, stage.adapter, stage.tasks, stage.training)
+
+
+def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
+    """Encode the data, fine-tune the adapter."""
+    tracking = context.config.tracking
+    report_to = [name for name, wanted in (("wandb", tracking.wandb), ("tensorboard", tracking.tensorboard)) if wanted]
+    return train(train_job(context, stage), encode_stage(context, stage), context.folder, resume=context.resume,
+                 overwrite=context.overwrite, report_to=report_to)
+
+
+def run_merge(context: StageContext, stage: MergeStage) -> dict[str, Any]:
+    """Merge the adapter of a train stage."""
+    options = MergeOptions.model_validate(stage.model_dump(exclude={"kind", "name", "adapter"}))
+    return merge(context.base, context.out / stage.adapter / ADAPTER, context.folder, options, overwrite=context.overwrite).to_json()
+
+
+def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
+    """Score every model on the held-out rows, write out some answers, and keep all of it in `result.json`."""
+    train_stage = _train_stage_of(context.config, stage)
+    tokens = encode_stage(context, train_stage)
+    models = [_model_under_test(context, train_stage, name) for name in stage.models]
+    exercises = pick_exercises(read_built(context.out / train_stage.data)["validation"], tokens.prompt_format, tokens.tokenizer,
+                               number=stage.generations, max_prompt_tokens=context.config.model.context // 2)
+    generations: list[SampleGeneration] = []
+
+    def write_answers(name: str, model: Any) -> None:
+        generations.extend(generate_samples(model, name, exercises, tokens.prompt_format, tokens.tokenizer,
+                                            max_new_tokens=stage.max_new_tokens))
+
+    result: LossResult = evaluate_loss(tokens.validation, tokens.task_names, models, context=context.config.model.context,
+                                       prompt_format=tokens.prompt_format, tokenizer=tokens.tokenizer, visit=write_answers)
+    facts = {**result.to_json(), "generations": [generation.to_json() for generation in generations]}
+    with atomic_folder(context.folder, replace=True) as partial:
+        write_json(partial / "result.json", facts)
+    return facts
+
+
+def _verdict_faults(result: dict[str, Any]) -> Sequence[str]:
+    return list(result["verdict"]["faults"])
+
+
+def _train_stage_of(config: ProjectConfig, stage: EvaluateStage) -> TrainStage:
+    """The train stage behind the first model that has one, else the last train stage."""
+    merges = {other.name: other.adapter for other in config.stages if isinstance(other, MergeStage)}
+    trains = {other.name: other for other in config.stages if isinstance(other, TrainStage)}
+    named = [merges.get(name, name) for name in stage.models if merges.get(name, name) in trains]
+    return trains[named[0]] if named else list(trains.values())[-1]
+
+
+def _model_under_test(context: StageContext, train_stage: TrainStage, name: str) -> ModelUnderTest:
+    if name == "base":
+        return ModelUnderTest(name, context.base, train_stage.quantization)
+    is_train = context.config.stage(name).kind == "train"
+    return ModelUnderTest(name, context.out / name / ADAPTER if is_train else context.out / name)
+
+
+def run_report(context: StageContext, stage: ReportStage) -> dict[str, Any]:
+    """Write the page; run.json must already hold the stages before it."""
+    write_json(context.out / "run.json", context.record)
+    return {"path": str(write_report(context.out, context.out / f"{stage.name}.html"))}
+
+
+def _base_files(context: StageContext, stage: Any) -> Any:
+    return base_file_hashes(context.base)
+
+
+def _file_hash(name: str) -> Callable[[StageContext, dict[str, Any]], str]:
+    def fingerprint(context: StageContext, result: dict[str, Any]) -> str:
+        return str(hash_file(context.folder / name)["sha256"])
+    return fingerprint
+
+
+def _nothing(context: StageContext, stage: Any) -> None:
+    return None
+
+
+def _rows_hash(context: StageContext, result: dict[str, Any]) -> str:
+    return str(read_json(context.folder / MANIFEST)["sha256"])
+
+
+def _result_hash(context: StageContext, result: dict[str, Any]) -> str:
+    return sha256_json(result)
+
+
+RUNNERS: dict[str, Runner] = {
+    "data": Runner(run_data, _data_sources, _rows_hash),
+    "train": Runner(run_train, _base_files, _file_hash(f"{ADAPTER}/adapter_model.safetensors")),
+    "merge": Runner(run_merge, _base_files, _file_hash(MANIFEST)),
+    "evaluate": Runner(run_evaluate, _base_files, _result_hash, _verdict_faults),
+    "report": Runner(run_report, _nothing, _result_hash),
+}

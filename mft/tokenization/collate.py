@@ -1,0 +1,70 @@
+"""Samples of packed rows laid side by side as one row of tensors."""
+
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from mft.errors import DataError
+from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample
+
+
+class Batch(TypedDict):
+    """One row of T tokens: int64 tensors of shape [1, T].
+
+    There is no attention mask, and none may be added: transformers keeps the samples of a row apart by `position_ids`,
+    and only where it is given neither a mask nor a cache. So a model is called with `use_cache=False`, in evaluation too.
+    The row is always one, because FlashAttention looks for packed samples in batches of one row alone.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    """The token itself where it is trained, else -100 (not shifted)."""
+
+    position_ids: Tensor
+    """Place of the token in its sample, from 0."""
+
+    task_ids: Tensor
+    """Training task of the token's sample."""
+
+    sample_ids: Tensor
+    """Which sample of this batch the token belongs to, from 0."""
+
+
+def collate(samples: Sequence[TokenizedSample]) -> Batch:
+    """Lay samples end to end. Several packed rows become one batch by handing over the samples of all of them.
+
+    A sample of task 0 with three tokens, of which the last two are trained, then one of task 2 with two tokens:
+
+        input_ids     [1, 7, 2]  [1, 9]             [[   1, 7, 2,    1, 9]]
+        labels     [-100, 7, 2]  [-100, 9]          [[-100, 7, 2, -100, 9]]
+        position_ids                          ->    [[   0, 1, 2,    0, 1]]
+        task_ids       0             2              [[   0, 0, 0,    2, 2]]
+        sample_ids                                  [[   0, 0, 0,    1, 1]]
+
+    Raises:
+        DataError: a sample has no tokens, or its first token is trained: in a row it would be predicted from the sample
+            before it.
+    """
+    if not samples:
+        raise DataError("a batch needs at least one sample")
+    for sample in samples:
+        if not len(sample.input_ids):
+            raise DataError(f"sample '{sample.id}' has no tokens")
+        if sample.labels[0] != IGNORE_INDEX:
+            raise DataError(f"sample '{sample.id}': its first token has label {sample.labels[0]}, not {IGNORE_INDEX}; "
+                            "nothing stands before it to predict it from")
+    lengths = [len(sample.input_ids) for sample in samples]
+    return Batch(
+        input_ids=_row(sample.input_ids for sample in samples),
+        labels=_row(sample.labels for sample in samples),
+        position_ids=_row(range(length) for length in lengths),
+        task_ids=_row([sample.task_id] * length for sample, length in zip(samples, lengths, strict=True)),
+        sample_ids=_row([index] * length for index, length in enumerate(lengths)),
+    )
+
+
+def _row(pieces: Iterable[Sequence[int]]) -> Tensor:
+    """[1, T] of the pieces laid end to end."""
+    return torch.tensor([[token for piece in pieces for token in piece]], dtype=torch.int64)

@@ -1,0 +1,1 @@
+"""The multi-task fine-tune: losses, the trainer, checkpoints."""

@@ -1,0 +1,103 @@
+"""The shipped recipes load and build, and public files are read or refused as they should be."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mft.data import build, load_recipe, read_conversations
+from mft.data.config import RecipeConfig
+from mft.data.ledger import Ledger
+from mft.data.split import is_validation
+from mft.data.walk import source_files, standard_library
+from mft.errors import DataError
+
+RECIPES = Path(__file__).resolve().parents[2] / "data_recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_under_its_own_name(path):
+    assert load_recipe(path).name == path.stem
+
+
+def test_the_readme_lists_every_reason_that_a_row_can_be_dropped_for():
+    package = RECIPES.parent / "mft"
+    code = "".join(path.read_text(encoding="utf-8") for path in [package / "conversation.py", *sorted((package / "data").rglob("*.py"))])
+    given = set(re.findall(r'(?:RowFault|\.drop)\("([a-z_0-9]+)"|(?:return|relative,|else) "([a-z_0-9]+)"', code))
+    reasons = {name for pair in given for name in pair if name} - {"last_not_user", "train", "file"}   # of prompts; no reasons
+    text = (RECIPES / "README.md").read_text(encoding="utf-8").split("## The ledger")[1]
+    assert set(re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"(?m)^\|([^|]*)\|", text)))) == reasons
+
+
+def test_the_readme_lists_every_key_of_a_recipe():
+    text = (RECIPES / "README.md").read_text(encoding="utf-8").split("## How a row")[0]
+    schema = RecipeConfig.model_json_schema()
+    keys = {key for node in [schema, *schema["$defs"].values()] for key in node["properties"]} - {"type"}
+    assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()
+
+
+@pytest.fixture(scope="module")
+def stdlib_build():
+    return build(RECIPES / "python-stdlib.yaml")
+
+
+def test_the_standard_library_gives_three_tasks_and_a_ledger_that_adds_up(stdlib_build):
+    facts = stdlib_build.facts
+    assert set(facts["per_task"]) == {"text2code", "docstring", "completion"}
+    assert facts["read"] == facts["kept"] + sum(facts["dropped"].values())
+    assert facts["emitted"] == facts["kept"] == sum(sum(parts.values()) for parts in facts["per_task"].values())
+    assert all(parts["train"] > 2000 and parts["validation"] > 50 for parts in facts["per_task"].values())
+    assert facts["joined"]["usage"]["into"] == "docstring"
+
+
+def test_its_validation_files_are_those_the_base_model_never_saw(stdlib_build):
+    exclude = ("**/test*/**", "**/idlelib/**", "**/lib2to3/**")     # as in scripts/train_tiny_base.py
+    held_out = {relative for relative, _ in source_files(standard_library(), ".py", exclude) if is_validation(relative, 0.05)}
+    train, validation = ({row.split_key for row in stdlib_build.rows[part]} for part in ("train", "validation"))
+    assert validation <= held_out
+    assert not train & held_out
+
+
+def test_its_rows_fit_the_tiny_base_model_in_characters(stdlib_build):
+    assert max(sum(len(message.content) for message in row.messages) for row in stdlib_build.rows["train"]) <= 2400
+
+
+def test_the_example_for_chat_rounds_builds_from_public_files(shared_data, tmp_path):
+    (tmp_path / "chat-rounds").mkdir()
+    shutil.copy(RECIPES / "chat-rounds.yaml", tmp_path)
+    for name in ("code_repair", "text2sql", "multi_turn_chat"):
+        shutil.copy(shared_data / "mft" / f"{name}.jsonl.gz", tmp_path / "chat-rounds")
+    facts = build(tmp_path / "chat-rounds.yaml").facts
+    assert facts["read"] == 2000 + 700 + 696
+    assert facts["per_task"] == {"chat": {"train": 311, "validation": 34}, "code_repair": {"train": 1893, "validation": 107},
+                                 "text2sql": {"train": 1654, "validation": 36}}
+    assert facts["dropped"] == {"sampled_out": 334, "too_long": 17}
+
+
+PUBLIC = {
+    "mft/code_completion": (600, {}), "mft/code_repair": (2000, {}), "mft/code_translation": (1000, {}), "mft/docstring_gen": (1387, {}),
+    "mft/multi_turn_chat": (696, {}), "mft/python_code_gen": (1599, {}), "mft/text2sql": (700, {}), "mft/unit_test_gen": (374, {}),
+    "mft/zh_text2code": (5000, {}), "chat/fastchat_dummy": (500, {}), "chat/glaive_toolcall_en": (147, {"unknown_role": 153}),
+    "chat/sharegpt_zh_0_699": (696, {"no_answer": 3, "empty_message": 1}),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), PUBLIC.items(), ids=list(PUBLIC))
+def test_public_files_are_read_row_by_row(shared_data, name, expected):
+    ledger = Ledger("read")
+    rows = list(read_conversations(shared_data / f"{name}.jsonl.gz", "auto", ledger))
+    ledger.close()
+    assert (len(rows), dict(ledger.dropped)) == expected
+    if name.startswith("mft/"):
+        assert {row.task for row in rows} == {name.removeprefix("mft/")}
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("mt_bench_question", r"mt_bench_question\.jsonl\.gz:1: no converter fits this row; its keys are question_id, category, turns"),
+    ("moss_code_0_59", r"moss_code_0_59\.jsonl\.gz:1: no converter fits this row; its keys are conversation_id"),
+    ("v1_messages_demo", "no usable row; dropped: content_not_text 500"),
+])
+def test_public_files_of_other_schemas_are_refused(shared_data, name, message):
+    with pytest.raises(DataError, match=message):
+        list(read_conversations(shared_data / "chat" / f"{name}.jsonl.gz"))

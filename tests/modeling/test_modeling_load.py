@@ -1,0 +1,83 @@
+"""Loading in 4 bit: what is quantised, what trains, and that an evaluation does not change the gradients."""
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from mft.errors import ModelError
+from mft.modeling.adapters import add_adapter
+from mft.modeling.base import check_context, resolve_base
+from mft.modeling.config import AdapterConfig, QuantizationConfig
+from mft.modeling.load import load_base
+from mft.modeling.memory import activation_bytes_per_token, choose_recompute
+
+
+@pytest.fixture(scope="module")
+def nf4_model(tiny_base):
+    model = load_base(tiny_base, QuantizationConfig())
+    peft_model = add_adapter(model, AdapterConfig(rank=4, alpha=8, dropout=0.0), seed=1)
+    torch.manual_seed(2)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return peft_model
+
+
+def gradients(model):
+    model.train()
+    model.zero_grad()
+    ids = torch.arange(100, 164).unsqueeze(0)
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_the_layers_are_nf4_and_only_float32_adapter_weights_train(nf4_model):
+    linears = [module for module in nf4_model.modules() if type(module) is Linear4bit]
+    assert len(linears) == 7 * 7
+    assert {module.weight.quant_state.quant_type for module in linears} == {"nf4"}
+    assert all(module.weight.quant_state.nested for module in linears)
+    trained = {name: p for name, p in nf4_model.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * 7 * 7
+    assert all("lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
+    assert nf4_model.get_output_embeddings().weight.dtype == torch.bfloat16
+
+
+def test_an_evaluation_in_between_does_not_change_the_gradients(nf4_model):
+    before = gradients(nf4_model)
+    nf4_model.eval()
+    with torch.no_grad():
+        nf4_model(input_ids=torch.arange(5, 40).unsqueeze(0), use_cache=False)
+    after = gradients(nf4_model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_same_seed_gives_the_same_first_adapter_whatever_was_drawn_before(tiny_base):
+    weights = []
+    for draws in (0, 5):
+        model = load_base(tiny_base, QuantizationConfig(type="none", compute_dtype="fp32"))
+        torch.rand(draws)
+        adapter = add_adapter(model, AdapterConfig(rank=2), seed=9)
+        weights.append(torch.cat([p.flatten() for p in adapter.parameters() if p.requires_grad]))
+    assert torch.equal(*weights)
+
+
+def test_bad_bases_are_one_clear_message(tiny_base, tmp_path):
+    with pytest.raises(ModelError, match="no such folder; built-in bases: tiny-code-llama"):
+        resolve_base("./nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        resolve_base(str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match="at most 2048 tokens"):
+        check_context(tiny_base, 4096)
+    model = load_base(tiny_base, QuantizationConfig(type="none"))
+    with pytest.raises(ModelError, match=r"adapter\.targets"):
+        add_adapter(model, AdapterConfig(targets=["no_such_layer"]), seed=1)
+
+
+def test_recomputation_is_chosen_where_activations_would_not_fit():
+    shape = {"num_hidden_layers": 48, "hidden_size": 8192, "intermediate_size": 22016}
+    assert activation_bytes_per_token(shape) == 48 * 2 * (6 * 8192 + 3 * 22016)
+    assert not choose_recompute("auto", shape, 4096, 141 * 10**9)
+    assert choose_recompute("auto", shape, 4096, 60 * 10**9)
+    assert choose_recompute("full", shape, 1, 10**12)
+    assert not choose_recompute("none", shape, 10**6, 1)

@@ -21,6 +21,8 @@ def configure_logging(verbosity: int = 0, debug: bool = False) -> None:
     logging.getLogger("mft").setLevel(level)
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.ERROR)
+    if not debug:   # DeepSpeed sets its own level when it is imported, so a level set here would not last
+        logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     if not debug:
         warnings.filterwarnings("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -34,6 +34,7 @@ def read_input(source: Path, converter: str) -> tuple[list[Conversation], Ledger
         ledger.read = ledger.kept = len(rows)
     elif source.is_file():
         rows = list(read_conversations(source, converter, ledger))
+        ledger.close()
     else:
         raise DataError(f"{source}: no such file or folder")
     if not rows:

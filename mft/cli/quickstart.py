@@ -17,9 +17,10 @@ def quickstart(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="run every stage again")] = False,
 ) -> Outcome:
     """Harvest tasks, fine-tune the built-in base with NF4 QLoRA, merge, verify, evaluate, report. No network."""
+    from mft.report.page import write_report
     from mft.runs.quickstart import run_quickstart
 
-    result, record = run_quickstart(out, overwrite=overwrite)
+    result, record = run_quickstart(out, write_report, overwrite=overwrite)
     return Outcome(result, [stage_table(record), loss_table(result), _merge_part(result), f"report: {result['report']}"])
 
 

@@ -20,11 +20,12 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="run every stage again")] = False,
 ) -> Outcome:
     """Run the stages of CONFIG in one process. A stage is skipped when its inputs and its settings are unchanged."""
+    from mft.report.page import write_report
     from mft.runs.config import load_project
     from mft.runs.project import Project, run_project
 
     project_config = load_project(config, overrides)
-    project = Project(project_config, config, out or Path("runs") / project_config.name, overwrite=overwrite)
+    project = Project(project_config, config, out or Path("runs") / project_config.name, write_report, overwrite=overwrite)
     record = run_project(project, start=start, until=until)
     return Outcome(record, [stage_table(record), str(project.out)])
 

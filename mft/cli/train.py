@@ -19,9 +19,10 @@ def train(
     out: Annotated[Path | None, typer.Option(help="the project's output folder; default runs/NAME")] = None,
     resume: Annotated[str, typer.Option(help="auto: from the newest checkpoint; never; or a checkpoint folder")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="start anew in a folder that holds another run")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check, encode and pack the data, count steps; train nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="encode and pack the data, count steps, train nothing")] = False,
 ) -> Outcome:
     """Fine-tune an adapter. A data stage that it needs is built first. Stopped or killed, the same command goes on."""
+    from mft.report.page import write_report
     from mft.runs.config import load_project
     from mft.runs.project import Project, run_project
 
@@ -30,7 +31,8 @@ def train(
     if not trains or (stage is None and len(trains) > 1) or (stage is not None and stage not in trains):
         raise ConfigError([f"{config}: --stage: train stages of this config: {', '.join(trains) or 'none'}"])
     name = stage or trains[0]
-    project = Project(project_config, config, out or Path("runs") / project_config.name, overwrite=overwrite, resume=resume)
+    folder = out or Path("runs") / project_config.name
+    project = Project(project_config, config, folder, write_report, overwrite=overwrite, resume=resume)
     if dry_run:
         from mft.runs.dry_run import plan_training
 
@@ -38,5 +40,6 @@ def train(
         return Outcome(facts, [f"{key}: {value}" for key, value in facts.items()])
     record = run_project(project, only=name)
     result = next(entry["result"] for entry in record["stages"] if entry["name"] == name)
-    rows = [[task, "-" if facts["loss"] is None else f"{facts['loss']:.4f}", f"{facts['tokens']:,}"] for task, facts in result["tasks"].items()]
+    rows = [[task, "-" if facts["loss"] is None else f"{facts['loss']:.4f}", f"{facts['tokens']:,}"]
+            for task, facts in result["tasks"].items()]
     return Outcome(result, [Table(f"{result['steps']} steps", ["task", "loss", "trained tokens"], rows), result["adapter"]])

@@ -67,17 +67,17 @@ def emit_rows(recipe: RecipeConfig, parts: Parts, ledger: BuildLedger) -> Parts:
     counts.read = sum(map(len, parts.values()))
     counts.kept = len(parts["validation"])
     train: list[Conversation] = []
-    taken = {(row.task, row.id) for row in parts["train"]}
+    own_ids = {(row.task, row.id) for part in parts.values() for row in part}
     for row in parts["train"]:
         copies = number_of_copies(row, recipe.tasks[row.task].weight, recipe.seed)
         if copies:
             counts.kept += 1
-            train += _copies(row, copies, taken)
+            train += _copies(row, copies, own_ids)
         else:
             counts.drop("sampled_out")
     counts.close()
     emitted = {"train": train, "validation": parts["validation"]}
-    _check_parts(recipe, emitted)
+    _check_tasks(recipe, sorted({task for task, _ in own_ids}), emitted)
     return {part: sorted(rows, key=lambda row: shuffle_key(row, recipe.seed)) for part, rows in emitted.items()}
 
 
@@ -98,21 +98,21 @@ def rows_per_task(parts: Parts) -> dict[str, dict[str, int]]:
     return {task: {part: counts[part][task] for part in parts} for task in sorted(set().union(*counts.values()))}
 
 
-def _copies(row: Conversation, copies: int, taken: set[tuple[str, str]]) -> Iterator[Conversation]:
+def _copies(row: Conversation, copies: int, own_ids: set[tuple[str, str]]) -> Iterator[Conversation]:
     yield row
     number = 1
     for _ in range(copies - 1):
         number += 1
-        while (row.task, f"{row.id}~{number}") in taken:   # a row's own id may look like that of a copy
+        while (row.task, f"{row.id}~{number}") in own_ids:   # a row's own id may look like that of a copy
             number += 1
-        taken.add((row.task, f"{row.id}~{number}"))
         yield replace(row, id=f"{row.id}~{number}")
 
 
-def _check_parts(recipe: RecipeConfig, parts: Parts) -> None:
+def _check_tasks(recipe: RecipeConfig, tasks: Sequence[str], parts: Parts) -> None:
     """Refuse a task without training rows; warn about one without validation rows."""
-    split = recipe.split
-    for task, counts in rows_per_task(parts).items():
+    split, per_task = recipe.split, rows_per_task(parts)
+    for task in tasks:
+        counts = per_task.get(task, {"train": 0, "validation": 0})
         if not counts["train"]:
             other = "id" if split.by == "file" else "file"
             raise DataError(f"task '{task}' has no training row: {counts['validation']} rows are held out by {split.by}, the weight is "

@@ -6,8 +6,9 @@ Reading, adding and writing release Python's lock, so that threads overlap them.
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,12 +18,13 @@ from mft.merging.reader import StoredTensor
 
 Result = TypeVar("Result")
 
-BLOCK_ELEMENTS = 1 << 21
-"""Numbers in a block: 4 MB of bf16 read, 8 MB of fp32 to compute in, which caches still hold."""
+BLOCK_ELEMENTS = 1 << 19
+"""Numbers in a block: 1 MB of bf16 to read and write, 2 MB of fp32 to compute in, which caches hold."""
 LEAST_ROWS = 64
 """BLAS libraries multiply shorter matrices by other kernels, which add in another order: rows of a short product are not
 bit for bit those of the whole one (seen below 16 rows)."""
 MAX_WORKERS = 4
+QUEUED_BLOCKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,12 @@ class Block:
         return self.start * self.columns
 
 
-def plan_blocks(tensors: Iterable[StoredTensor], targets: Collection[str], elements: int = BLOCK_ELEMENTS) -> list[Block]:
+def plan_blocks(tensors: Iterable[StoredTensor], targets: Collection[str]) -> list[Block]:
     """Every number of every tensor in exactly one block, in the order of the tensors."""
     blocks = []
     for tensor in tensors:
         rows, columns = tensor.shape if tensor.name in targets else (tensor.num_elements, 1)
-        blocks += [Block(tensor, start, stop, columns) for start, stop in cut_rows(rows, columns, elements)]
+        blocks += [Block(tensor, start, stop, columns) for start, stop in cut_rows(rows, columns, BLOCK_ELEMENTS)]
     return blocks
 
 
@@ -87,16 +89,21 @@ class Scratch(threading.local):
 def for_each_block(work: Callable[[Block], Result], blocks: Sequence[Block], report: Callable[[Block], None]) -> list[Result]:
     """`work(block)` of every block, by a few threads; results in the order of `blocks`.
 
-    `report` is called in the calling thread after each block. The first exception stops the rest and is raised.
+    `report` is called in the calling thread after each block. The first exception stops the rest and is raised. Only a
+    few blocks wait at a time: one waiting call for each block of a large model would itself take 100 MB.
     """
     threads_before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(min(MAX_WORKERS, os.cpu_count() or 1), thread_name_prefix="merge")
+    waiting: deque[tuple[Block, Future[Result]]] = deque()
     results = []
     try:
-        for block, result in zip(blocks, pool.map(work, blocks), strict=True):
-            results.append(result)
-            report(block)
+        for number, block in enumerate(blocks, 1):
+            waiting.append((block, pool.submit(work, block)))
+            while waiting and (len(waiting) == QUEUED_BLOCKS or number == len(blocks)):
+                oldest, future = waiting.popleft()
+                results.append(future.result())
+                report(oldest)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads_before)

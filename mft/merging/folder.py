@@ -7,13 +7,14 @@ from typing import Any
 from mft.errors import ModelError
 from mft.files import read_json, write_json
 from mft.formats.base import PromptFormat
+from mft.merging.origin import FACTS
 from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer
 from mft.tokenization.release import write_release_tokenizer
 
 GENERATION = "generation_config.json"
 DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-"""Settings that generation configs may not hold while `do_sample` is false."""
+DROPPED_KEYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "_from_model_config")
+"""Settings that a generation config may not hold while `do_sample` is false, and the mark of one that nobody wrote."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
                    "vocab.json", "merges.txt", "chat_template.jinja")
 
@@ -41,7 +42,7 @@ def load_format(base: Path, name: str | None) -> tuple[TextTokenizer, PromptForm
 def write_tokenizer(base: Path, known: tuple[TextTokenizer, PromptFormat] | None, folder: Path) -> None:
     """Write tokenizer, chat template and generation config of the known format; without one, copy the base's files.
 
-    With a format, answers end at its end mark and are greedy unless the caller samples.
+    With a format, answers end at its end mark and are greedy unless the caller samples; `mft.json` names it for `mft generate`.
     """
     if known is None:
         for name in (*TOKENIZER_FILES, GENERATION):
@@ -50,6 +51,7 @@ def write_tokenizer(base: Path, known: tuple[TextTokenizer, PromptFormat] | None
         return
     tokenizer, prompt_format = known
     write_release_tokenizer(tokenizer, prompt_format, folder)
+    write_json(folder / FACTS, {"format": prompt_format.name})
     write_json(folder / GENERATION, _generation_config(base, tokenizer, prompt_format))
 
 
@@ -62,7 +64,7 @@ def _generation_config(base: Path, tokenizer: TextTokenizer, prompt_format: Prom
         raise ModelError(f"{path}: damaged ({error!r})") from error
     stops = [tokenizer.control_id(prompt_format.eos)]
     stops += [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None and end not in stops]
-    kept = {key: value for key, value in given.items() if key not in SAMPLING_KEYS and value is not None}
+    kept = {key: value for key, value in given.items() if key not in DROPPED_KEYS and value is not None}
     named = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
     return kept | {key: value for key, value in named.items() if value is not None} | {
         "eos_token_id": stops if len(stops) > 1 else stops[0], "do_sample": False}

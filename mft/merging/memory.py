@@ -24,7 +24,10 @@ def anonymous_bytes() -> int:
 
 
 class MemoryWatch:
-    """Samples the anonymous memory of the process every few milliseconds between `with` and its end."""
+    """Samples the anonymous memory of the process every few milliseconds between `with` and its end.
+
+    Memory that earlier work has left free for use again does not show, as the process does not grow by it.
+    """
 
     def __init__(self, interval_s: float = 0.01) -> None:
         self._interval_s = interval_s

@@ -62,10 +62,10 @@ def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt
         origin = read_origin(adapter)
         format_name = prompt_format or origin.format
         known_format = load_format(base, format_name)
+        folder = stack.enter_context(atomic_folder(out, replace=overwrite))
         with _timed(seconds, "hash"):
             base_files = hash_files([base / "config.json", *sorted({tensor.path for tensor in weights.tensors.values()})])
             check_base(base, origin, base_files)
-        folder = stack.enter_context(atomic_folder(out, replace=overwrite))
         with _timed(seconds, "merge"):
             plan = _write_weights(weights, lora, folder, options, progress)
         write_model_config(base_config, options.dtype, folder)

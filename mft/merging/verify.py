@@ -3,10 +3,11 @@
 For a merged weight, W is the base's, V the output's, u the unit roundoff of the output dtype (half the distance of 1 to
 the next number), and E = V - (W + s B A), which for a right merge is the error of rounding once. Three things are checked:
 
-- every element: |E| <= u max(|V|, m) + a, where m is the dtype's smallest normal number and a what the fp32 sum may lose;
+- every element: |E| <= (u + 2^-23) max(|V|, m) + a, where m is the dtype's smallest normal number, 2^-23 what the fp32 sum of
+  W and the adapter's part (and this check's own) may lose of V, and a what s B A may lose in fp32;
 - outputs: for 8 inputs x of random signs, x V^T against x W^T + s (x A^T) B^T, which never forms B A. A row of the
   difference is the sum of its errors with random signs; by Hoeffding's inequality it stays below 8 ||e||, where
-  e = u max(|V|, m) + a is the row's bound from above, but for a chance of 2 exp(-32) = 3e-14. x V^T - x W^T is
+  e = (u + 2^-23) max(|V|, m) + a is the row's bound from above, but for a chance of 2 exp(-32) = 3e-14. x V^T - x W^T is
   computed as x (V - W)^T, in fp64, so that the sum's own error does not matter;
 - the weight changed at all.
 
@@ -101,7 +102,7 @@ class BlockVerifier:
 
         allowed = self._take("allowed", weight, torch.float32).copy_(merged)
         info = torch.finfo(merged.dtype)
-        allowed.abs_().clamp_(min=info.smallest_normal).mul_(info.eps / 2).add_(probe.fp32_loss[rows, None])
+        allowed.abs_().clamp_(min=info.smallest_normal).mul_(info.eps / 2 + 2 * FP32_ROUNDOFF).add_(probe.fp32_loss[rows, None])
         tolerances = DEVIATIONS * torch.linalg.vector_norm(allowed, dim=1).double()
 
         changed = not torch.equal(merged, weight.to(merged.dtype))

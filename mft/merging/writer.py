@@ -15,6 +15,11 @@ import torch
 from mft.errors import OutputError
 from mft.merging.reader import INDEX, SINGLE, TORCH_DTYPES, StoredTensor
 
+WRITE_BYTES = 1 << 20
+"""Bytes of one write call. With 4 MB, Linux 6 spent six times the processor time in the page cache (ext4)."""
+FLUSH_BYTES = 128_000_000
+"""After so many bytes one thread flushes the file, while the others go on: the disk works from the start, not at the end."""
+flush_data = getattr(os, "fdatasync", os.fsync)   # macOS has fsync alone
 Shards = dict[Path, list[StoredTensor]]
 
 
@@ -71,6 +76,7 @@ class ShardWriter:
         self._shards = shards
         self._open: dict[Path, int] = {}
         self._missing = {path: sum(tensor.num_bytes for tensor in tensors) for path, tensors in shards.items()}
+        self._unflushed = 0
         self._lock = threading.Lock()
         self.tensors = {tensor.name: tensor for tensors in shards.values() for tensor in tensors}
         self.total_bytes = sum(self._missing.values())
@@ -95,7 +101,9 @@ class ShardWriter:
             descriptor = self._open[tensor.path] if tensor.path in self._open else self._create(tensor.path)
         with _full_disk_told(tensor.path):
             _write_all(descriptor, data.numpy().data, tensor.offset + start)
-        with self._lock:
+            if self._is_time_to_flush(len(data)):
+                flush_data(descriptor)
+        with self._lock:   # only now: until its last byte is counted, no other thread closes the file
             self._missing[tensor.path] -= len(data)
             complete = self._missing[tensor.path] == 0
             if complete:
@@ -104,6 +112,11 @@ class ShardWriter:
             with _full_disk_told(tensor.path):
                 os.fsync(descriptor)
             os.close(descriptor)
+
+    def _is_time_to_flush(self, num_bytes: int) -> bool:
+        with self._lock:
+            self._unflushed = self._unflushed + num_bytes if self._unflushed < FLUSH_BYTES else num_bytes
+            return self._unflushed >= FLUSH_BYTES
 
     def finish(self) -> None:
         """Check that every byte came, and write the index if there are several files."""
@@ -133,7 +146,7 @@ class ShardWriter:
 
 def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
     while view:
-        count = os.pwrite(descriptor, view, offset)
+        count = os.pwrite(descriptor, view[:WRITE_BYTES], offset)
         view, offset = view[count:], offset + count
 
 

@@ -4,7 +4,7 @@ import logging
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mft import __version__
 from mft.errors import CheckFailed, ConfigError, OutputError
 from mft.files import read_json, sha256_json, write_json, write_text
 from mft.runs.config import NEEDS, EvaluateStage, ProjectConfig, Stage
-from mft.runs.stages import RUNNERS, StageContext
+from mft.runs.stages import RUNNERS, ReportWriter, StageContext
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +25,12 @@ VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "trl", "tokenizers"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A config, the file it came from, and where its stages write."""
+    """A config, the file it came from, where its stages write, and what writes the page of a report stage."""
 
     config: ProjectConfig
     path: Path
     out: Path
+    write_report: ReportWriter
     overwrite: bool = False
     resume: str = "auto"
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -127,7 +128,8 @@ def _run_stage(project: Project, stage: Stage, *, again: bool, record: dict[str,
     """Run one stage or find it finished; returns its entry in run.json."""
     folder = project.out / stage.name
     context = StageContext(project.config, project.path.parent, project.out, folder, project.done,
-                           overwrite=again or project.overwrite, resume=project.resume, record=record)
+                           overwrite=again or project.overwrite, resume=project.resume, record=record,
+                           write_report=project.write_report)
     run = RUNNERS[stage.kind]
     key = sha256_json({"stage": stage.model_dump(), "model": project.config.model.model_dump(), "mft": __version__,
                        "inputs": {name: project.done[name]["fingerprint"] for name in _inputs(project.config, stage)
@@ -140,8 +142,7 @@ def _run_stage(project: Project, stage: Stage, *, again: bool, record: dict[str,
         project.done[stage.name] = finished
         return {"name": stage.name, "kind": stage.kind, "seconds": finished["seconds"], "skipped": True, "result": finished["result"]}
     if finished:
-        context = StageContext(context.config, context.beside, context.out, folder, project.done, overwrite=True,
-                               resume=project.resume, record=record)
+        context = replace(context, overwrite=True)
     logger.info("%s: %s", stage.name, stage.kind)
     started = time.perf_counter()
     result = run.run(context, stage)

@@ -8,9 +8,10 @@ from mft.errors import CheckFailed
 from mft.runs.config import load_project
 from mft.runs.project import Project, run_project
 from mft.runs.shipped import shipped_config
+from mft.runs.stages import ReportWriter
 
 
-def run_quickstart(out: Path, *, overwrite: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def run_quickstart(out: Path, write_report: ReportWriter, *, overwrite: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run the shipped quickstart project; returns (the JSON of the verb, run.json).
 
     The JSON has `run`, `tasks.{t}.loss_before/loss_after`, `overall`, `merge`, `seconds`, `report`.
@@ -20,7 +21,7 @@ def run_quickstart(out: Path, *, overwrite: bool = False) -> tuple[dict[str, Any
     """
     started = time.perf_counter()
     path = shipped_config("quickstart.yaml")
-    project = Project(load_project(path), path, out, overwrite=overwrite)
+    project = Project(load_project(path), path, out, write_report, overwrite=overwrite)
     failed: CheckFailed | None = None
     try:
         record = run_project(project)

@@ -14,11 +14,13 @@ from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exer
 from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json, write_json
 from mft.merging.config import MergeOptions
 from mft.merging.merge import merge
-from mft.modeling.base import check_context, resolve_base
-from mft.report.page import write_report
+from mft.modeling.base import check_context, read_model_config, resolve_base
 from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
 from mft.training.run import ADAPTER, TrainJob, base_file_hashes, train
 from mft.training.tokens import RunTokens, encode_run
+
+ReportWriter = Callable[[Path, Path], Path]
+"""(run folder, page) -> page. The report is written by a neighbour on this floor, so the command line hands it in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class StageContext:
     overwrite: bool
     resume: str
     record: dict[str, Any]
+    write_report: ReportWriter
 
     @property
     def base(self) -> Path:
@@ -97,8 +100,10 @@ def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
     train_stage = _train_stage_of(context.config, stage)
     tokens = encode_stage(context, train_stage)
     models = [_model_under_test(context, train_stage, name) for name in stage.models]
+    longest = read_model_config(context.base).get("max_position_embeddings", context.config.model.context)
     exercises = pick_exercises(read_built(context.out / train_stage.data)["validation"], tokens.prompt_format, tokens.tokenizer,
-                               number=stage.generations, max_prompt_tokens=context.config.model.context // 2)
+                               number=stage.generations,
+                               max_prompt_tokens=min(context.config.model.context // 2, longest - stage.max_new_tokens))
     generations: list[SampleGeneration] = []
 
     def write_answers(name: str, model: Any) -> None:
@@ -135,7 +140,7 @@ def _model_under_test(context: StageContext, train_stage: TrainStage, name: str)
 def run_report(context: StageContext, stage: ReportStage) -> dict[str, Any]:
     """Write the page; run.json must already hold the stages before it."""
     write_json(context.out / "run.json", context.record)
-    return {"path": str(write_report(context.out, context.out / f"{stage.name}.html"))}
+    return {"path": str(context.write_report(context.out, context.out / f"{stage.name}.html"))}
 
 
 def _base_files(context: StageContext, stage: Any) -> Any:

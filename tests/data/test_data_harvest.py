@@ -242,3 +242,15 @@ def test_a_function_of_too_many_lines_is_counted():
 def test_other_peoples_warnings_are_not_shown(recwarn):
     parse_functions('def f():\n    x = "\\d"\n    return x is 1\n', "m.py")
     assert not recwarn.list
+
+
+def test_functions_are_found_in_every_kind_of_block():
+    text = ("try:\n    def a(): pass\nexcept ValueError:\n    def b(): pass\nelse:\n    def c(): pass\nfinally:\n    def d(): pass\n"
+            "for x in y:\n    class E:\n        def e(self): pass\nelse:\n    with x:\n        def f(): pass\n"
+            "match x:\n    case 1:\n        async def g(): pass\n")
+    assert [function.name for function in parse_functions(text, "m.py")] == ["a", "b", "c", "d", "E.e", "f", "g"]
+
+
+def test_code_behind_a_docstring_of_many_bytes_is_not_lost():
+    text = 'def f(x):\n    "éééééééééééééééééééééééé"; x += 1\n    x += 2\n    return x\n'
+    assert rows_of("text2code", text) == ({}, {"unusual_layout": 1})

@@ -105,8 +105,8 @@ def test_which_rows_a_fraction_takes_depends_on_the_seed_alone():
 
 
 def test_a_copy_never_takes_the_id_of_another_row():
-    out, _ = emit(recipe({"a": 2}), {"train": [row("a", "x"), row("a", "x~2")], "validation": []})
-    assert sorted(r.id for r in out["train"]) == ["x", "x~2", "x~2~2", "x~3"]
+    out, _ = emit(recipe({"a": 2}), {"train": [row("a", "x"), row("a", "x~2")], "validation": [row("a", "x~3")]})
+    assert sorted(r.id for r in out["train"]) == ["x", "x~2", "x~2~2", "x~4"]
 
 
 def test_rows_are_shuffled_by_seed_task_and_id_whatever_order_they_came_in():
@@ -156,6 +156,11 @@ def test_a_joined_row_does_not_take_the_id_of_another():
 def test_a_task_without_a_training_row_is_an_error():
     with pytest.raises(DataError, match="task 'a' has no training row: 1 rows are held out by file"):
         emit(recipe({"a": 1, "b": 1}), {"train": [row("b", "x")], "validation": [row("a", "v")]})
+
+
+def test_a_task_that_a_weight_leaves_nothing_of_is_an_error():
+    with pytest.raises(DataError, match="task 'a' has no training row: 0 rows are held out by file, the weight is 1e-06"):
+        emit(recipe({"a": 0.000001, "b": 1}), {"train": [row("b", "x"), row("a", "y")], "validation": []})
 
 
 def test_a_task_without_a_validation_row_is_a_warning(caplog):

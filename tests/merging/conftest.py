@@ -7,10 +7,13 @@ import pytest
 import torch
 from merging_folders import write_adapter, write_llama
 
+from mft.merging import blocks
+
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny matrices are no work for a team of threads."""
+def _small_blocks_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Blocks small enough that tiny matrices have several; and no team of threads for them."""
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 64 * 64)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

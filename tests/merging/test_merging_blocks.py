@@ -26,8 +26,9 @@ def stored(name: str, *shape: int) -> StoredTensor:
     return StoredTensor(name, "F32", shape, Path("x"), 0, 4 * torch.Size(shape).numel())
 
 
-def test_touched_tensors_are_cut_by_rows_and_others_by_numbers() -> None:
-    blocks = plan_blocks([stored("touched", 256, 100), stored("other", 256, 100), stored("scalar")], {"touched"}, elements=12800)
+def test_touched_tensors_are_cut_by_rows_and_others_by_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mft.merging.blocks.BLOCK_ELEMENTS", 12800)
+    blocks = plan_blocks([stored("touched", 256, 100), stored("other", 256, 100), stored("scalar")], {"touched"})
     assert [(block.tensor.name, block.start, block.stop, block.columns) for block in blocks] == [
         ("touched", 0, 128, 100), ("touched", 128, 256, 100), ("other", 0, 12800, 1), ("other", 12800, 25600, 1), ("scalar", 0, 1, 1)]
     assert [(block.first_element, block.num_elements) for block in blocks[:2]] == [(0, 12800), (12800, 12800)]
@@ -46,12 +47,12 @@ def test_rows_of_a_product_have_the_bits_of_the_whole_product(rank: int) -> None
 
 
 def test_results_come_in_order_and_the_number_of_threads_is_put_back() -> None:
-    blocks = plan_blocks([stored("a", 640)], (), elements=64)
+    blocks = plan_blocks([stored("a", 640 * 64)], ())
     torch.set_num_threads(2)
     seen: list[int] = []
     results = for_each_block(lambda block: (block.start, torch.get_num_threads()), blocks, lambda block: seen.append(block.start))
-    assert results == [(start, 1) for start in range(0, 640, 64)]
-    assert seen == list(range(0, 640, 64))
+    assert results == [(start, 1) for start in range(0, 64 * 640, 64 * 64)]
+    assert seen == list(range(0, 64 * 640, 64 * 64))
     assert torch.get_num_threads() == 2
 
 
@@ -64,7 +65,7 @@ def test_the_first_failure_ends_the_work() -> None:
         done.append(1)
 
     with pytest.raises(ValueError, match="broken"):
-        for_each_block(work, plan_blocks([stored("a", 64_000)], (), elements=64), lambda block: None)
+        for_each_block(work, plan_blocks([stored("a", 64 * 64_000)], ()), lambda block: None)
     assert len(done) < 1000
 
 

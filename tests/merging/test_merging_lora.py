@@ -65,19 +65,19 @@ def test_adapters_of_another_type_are_refused(tmp_path: Path, kind: str | None) 
 def test_a_damaged_config_is_refused(tmp_path: Path, text: str) -> None:
     write_adapter(tmp_path / "a")
     (tmp_path / "a" / "adapter_config.json").write_text(text)
-    with pytest.raises(ModelError, match="adapter_config.json"):
+    with pytest.raises(ModelError, match=r"adapter_config\.json"):
         LoraAdapter(tmp_path / "a")
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="has no adapter_config.json"):
+    with pytest.raises(ModelError, match=r"has no adapter_config\.json"):
         LoraAdapter(tmp_path)
     folder = write_adapter(tmp_path / "a")
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="has no adapter_model.safetensors"):
+    with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
         LoraAdapter(folder)
     (folder / "adapter_model.bin").touch()
-    with pytest.raises(ModelError, match="only adapter_model.bin; save the adapter as safetensors"):
+    with pytest.raises(ModelError, match=r"only adapter_model\.bin; save the adapter as safetensors"):
         LoraAdapter(folder)
 
 

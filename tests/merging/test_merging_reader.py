@@ -48,7 +48,7 @@ def test_a_part_of_a_tensor_is_read_from_its_byte(tmp_path: Path) -> None:
 def test_missing_folder_and_folders_without_safetensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
         open_model(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match="neither model.safetensors nor"):
+    with pytest.raises(ModelError, match=r"neither model\.safetensors nor"):
         open_model(tmp_path)
     (tmp_path / "pytorch_model-00001-of-00002.bin").touch()
     with pytest.raises(ModelError, match=r"only pytorch_model-00001-of-00002.bin; convert"):

@@ -19,7 +19,8 @@ DTYPES = {torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
 def stored() -> list[StoredTensor]:
-    return [StoredTensor(name, DTYPES[tensor.dtype], tuple(tensor.shape), Path("base"), 0, tensor.nbytes) for name, tensor in TENSORS.items()]
+    return [StoredTensor(name, DTYPES[tensor.dtype], tuple(tensor.shape), Path("base"), 0, tensor.nbytes)
+            for name, tensor in TENSORS.items()]
 
 
 def write_all(writer: ShardWriter) -> None:
@@ -81,3 +82,14 @@ def test_a_full_disk_is_told_as_the_users(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "pwrite", full)
     with ShardWriter(plan_shards(stored(), "BF16", tmp_path, 300)) as writer, pytest.raises(OutputError, match="the disk is full"):
         writer.write("a", 0, TENSORS["a"].view(torch.uint8))
+
+
+def test_files_are_flushed_on_the_way_and_before_they_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_the_way: list[int] = []
+    at_the_end: list[int] = []
+    monkeypatch.setattr("mft.merging.writer.FLUSH_BYTES", 400)
+    monkeypatch.setattr("mft.merging.writer.flush_data", on_the_way.append)
+    monkeypatch.setattr(os, "fsync", at_the_end.append)
+    with ShardWriter(plan_shards(stored(), "BF16", tmp_path, 10_000)) as writer:
+        write_all(writer)   # in this order: 238 bytes, 592 that reach the limit, 108
+    assert (len(on_the_way), len(at_the_end)) == (1, 1)

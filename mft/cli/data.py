@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mft.cli.outcome import Outcome, Table, counts
+from mft.cli.outcome import Outcome, Table, counts, encoded_parts
 
 app = typer.Typer(add_completion=False, help="From sources to clean conversations, and from those to masked, packed token ids.")
 
@@ -41,7 +41,7 @@ def encode(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what OUT or JSONL holds")] = False,
 ) -> Outcome:
     """Conversations -> ids and labels (-100: not trained), counted, and packed into rows."""
-    from mft.cli.inputs import encode_input
+    from mft.runs.inputs import encode_input
 
     facts = encode_input(source, format_name, tokenizer, context, converter, out=out, jsonl=jsonl, overwrite=overwrite)
     return Outcome(facts, encoded_parts(facts))
@@ -56,7 +56,7 @@ def show(
     converter: ConverterOption = "auto",
 ) -> Outcome:
     """What is trained, in colour: trained text stands out, the rest is context."""
-    from mft.cli.inputs import show_input
+    from mft.runs.inputs import show_input
     from mft.tokenization.show import render_terminal, spans
 
     samples, loaded, task_names = show_input(source, format_name, tokenizer, number, converter)
@@ -75,18 +75,7 @@ def stats(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that `mft data encode --out` wrote")],
 ) -> Outcome:
     """Lengths, tasks, fill and drops of encoded data."""
-    from mft.cli.inputs import stats_of
+    from mft.runs.inputs import stats_of
 
     facts = stats_of(folder)
     return Outcome(facts, encoded_parts(facts))
-
-
-def encoded_parts(facts: dict[str, Any]) -> list[Any]:
-    """How a person sees the counts of encoded data: shares by tokens and by samples differ, so both are shown."""
-    total, trained = max(1, facts["samples"]), max(1, facts["trained_tokens"])
-    rows = [[task, f"{part['samples']:,}", f"{part['samples'] / total:.1%}", f"{part['tokens']:,}", f"{part['trained_tokens']:,}",
-             f"{part['trained_tokens'] / trained:.1%}"] for task, part in facts["per_task"].items()]
-    lines = [f"{facts['samples']:,} samples, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} trained; "
-             f"{facts['rows']:,} packed rows, {facts['fill']:.2%} full",
-             f"read {facts['read']:,}, kept {facts['kept']:,}; dropped: {counts(facts['dropped'])}"]
-    return [Table("", ["task", "samples", "share", "tokens", "trained", "share"], rows), *lines]

@@ -20,13 +20,14 @@ def loss(
     data: Annotated[Path, typer.Option(help="a folder that `mft data build` wrote; its validation rows are scored")],
     model: Annotated[list[str], typer.Option(help="NAME=FOLDER, or a folder, a hub id, a built-in base; the first is what others "
                                                   "are compared with")],
-    format_name: Annotated[str, typer.Option("--format", help="prompt format")],
-    context: Annotated[int, typer.Option(min=16, help="longest sample and packed row, in tokens")],
+    format_name: Annotated[str | None, typer.Option("--format", help="prompt format; default: what a model's mft.json names")] = None,
+    context: Annotated[int | None, typer.Option(min=16, help="longest sample and packed row, in tokens; default: the first model's "
+                                                             "longest")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="default: the first model's")] = None,
     nf4: Annotated[bool, typer.Option("--nf4", help="hold model folders in NF4, as a base is held while an adapter is trained")] = False,
 ) -> Outcome:
     """Held-out loss of each task, for one or several models on the same rows, with the paired difference."""
-    from mft.cli.inputs import loss_of_models
+    from mft.runs.compare import loss_of_models
 
     facts = loss_of_models(data, model, format_name, context, tokenizer, nf4=nf4)
     names = list(facts["models"])

@@ -9,68 +9,24 @@ import traceback
 from typing import Any
 
 from mft import __version__
+from mft.cli.usage import VERBS, split_flags, usage
 from mft.errors import MftError
-
-VERBS = {
-    "quickstart": "the whole chain on the running Python's standard library, no network",
-    "run": "all stages of a config, each skipped when nothing it depends on has changed",
-    "data": "build, encode, show, stats: from sources to masked token ids",
-    "train": "fine-tune an adapter",
-    "merge": "adapter + base -> merged model, checked",
-    "generate": "answer a prompt with a base + adapter or a merged model",
-    "evaluate": "loss: held-out loss per task of one or several models",
-    "report": "one self-contained HTML page of a run",
-    "config": "show, schema: the resolved config, its JSON Schema",
-}
-
-USAGE = """usage: mft [--json] [--debug] [-q] [-v] VERB ...
-
-From raw instruction data to a measured code model.
-
-verbs (mft VERB --help tells more):
-{verbs}
-
-everywhere:
-  --json       print exactly one JSON object on stdout
-  --debug      full log and tracebacks
-  -q, -v       less, more on stderr
-  --version    print the version
-
-exit codes: 0 done, 1 a bug of mft, 2 a mistake in what was given, 3 a check found a fault, 130 interrupted (state saved)
-"""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the `mft` script. Exits with the code that DESIGN's command-line contract names."""
+    """Entry point of the `mft` script. Exits 0 when done, 1 at a bug, 2 at a user's mistake, 3 at a failed check, 130 interrupted."""
     flags, rest = split_flags(list(sys.argv[1:] if arguments is None else arguments))
-    if "version" in flags:
-        print(f"mft {__version__}")
-        sys.exit(0)
-    if not rest or rest[0] in ("--help", "-h", "help"):
-        print(usage())
-        sys.exit(0 if rest else 2)
-    sys.exit(run_verb(rest[0], rest[1:], flags))
-
-
-def usage() -> str:
-    """The text of `mft --help`."""
-    return USAGE.format(verbs="\n".join(f"  {name:<12} {help_text}" for name, help_text in VERBS.items()))
-
-
-def split_flags(arguments: list[str]) -> tuple[dict[str, int], list[str]]:
-    """Take the global flags out of the arguments, wherever they stand before a `--`."""
-    names = {"--json": "json", "--debug": "debug", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose",
-             "--version": "version"}
-    flags: dict[str, int] = {}
-    rest: list[str] = []
-    for index, argument in enumerate(arguments):
-        if argument == "--":
-            return flags, rest + arguments[index:]
-        if argument in names:
-            flags[names[argument]] = flags.get(names[argument], 0) + 1
+    try:
+        if "version" in flags or not rest or rest[0] in ("--help", "-h", "help"):
+            print(f"mft {__version__}" if "version" in flags else usage(), flush=True)
+            code = 0 if rest or "version" in flags else 2
         else:
-            rest.append(argument)
-    return flags, rest
+            code = run_verb(rest[0], rest[1:], flags)
+            sys.stdout.flush()
+    except BrokenPipeError:   # the reader (head, less) has gone; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
 
 
 def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
@@ -87,8 +43,7 @@ def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
         _fail("interrupted", 130, as_json)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
     except Exception as error:  # noqa: BLE001  the one place where a bug becomes exit code 1, its traceback kept
         if message := getattr(error, "format_message", None):
             _fail(f"{message()}\nmft {verb} --help tells more", 2, as_json)

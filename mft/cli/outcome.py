@@ -40,6 +40,17 @@ def counts(dropped: dict[str, int]) -> str:
     return ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items())) or "nothing"
 
 
+def encoded_parts(facts: dict[str, Any]) -> list[Any]:
+    """How a person sees the counts of encoded data: shares by tokens and by samples differ, so both are shown."""
+    total, trained = max(1, facts["samples"]), max(1, facts["trained_tokens"])
+    rows = [[task, f"{part['samples']:,}", f"{part['samples'] / total:.1%}", f"{part['tokens']:,}", f"{part['trained_tokens']:,}",
+             f"{part['trained_tokens'] / trained:.1%}"] for task, part in facts["per_task"].items()]
+    lines = [f"{facts['samples']:,} samples, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} trained; "
+             f"{facts['rows']:,} packed rows, {facts['fill']:.2%} full",
+             f"read {facts['read']:,}, kept {facts['kept']:,}; dropped: {counts(facts['dropped'])}"]
+    return [Table("", ["task", "samples", "share", "tokens", "trained", "share"], rows), *lines]
+
+
 def _rich_table(table: Table) -> Any:
     from rich import box
     from rich.table import Table as RichTable

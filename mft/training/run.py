@@ -15,8 +15,9 @@ from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 from trl.trainer.utils import add_fused_lm_head
 
+from mft import __version__
 from mft.errors import ConfigError, DataError, Interrupted
-from mft.files import atomic_folder, claim_folder, hash_file, read_json, sha256_json, write_json
+from mft.files import atomic_folder, claim_folder, hash_file, read_json, sha256_json, write_json, write_manifest
 from mft.formats.base import PromptFormat
 from mft.modeling.adapters import AdapterFacts, add_adapter, write_adapter_facts
 from mft.modeling.base import check_context, read_model_config
@@ -71,10 +72,13 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     `resume`: `auto` goes on from the newest checkpoint of the same job, `never` starts anew, a path names a checkpoint.
 
     Raises:
+        ConfigError: more than one process, or a weight for a task that the data does not have.
         OutputError: `out` holds another job.
         CheckpointError: the checkpoint to go on from is not whole.
         Interrupted: a signal came; the state is saved and `resume` goes on from it.
     """
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ConfigError([f"distributed.engine is none, which is one process, but {processes} were started; start it without torchrun"])
     check_context(job.base, job.model.context)
     base_files = base_file_hashes(job.base)
     if claim_folder(out, job.key(tokens.sha256, base_files), overwrite=overwrite) == "same" and (out / RUN).is_file() and resume == "auto":
@@ -155,7 +159,7 @@ def _arguments(job: TrainJob, out: Path, report_to: Sequence[str], *, recompute:
     settings = job.training
     schedule = {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}[settings.schedule]
     os.environ.setdefault("WANDB_DIR", str(out))
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(out), per_device_train_batch_size=settings.micro_batch_rows,
         gradient_accumulation_steps=settings.global_batch_rows // settings.micro_batch_rows,
         num_train_epochs=settings.epochs, max_steps=settings.max_steps or -1, learning_rate=settings.learning_rate,
@@ -169,6 +173,9 @@ def _arguments(job: TrainJob, out: Path, report_to: Sequence[str], *, recompute:
         save_strategy="steps" if settings.checkpoint_every else "no", save_steps=settings.checkpoint_every or 500,
         save_total_limit=settings.keep_last, report_to=list(report_to) or "none", disable_tqdm=True,
         remove_unused_columns=False, dataloader_num_workers=0, use_cpu=not torch.cuda.is_available())
+    # With several GPUs visible to one process, Trainer would wrap the model in DataParallel, which splits a packed row's batch.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def validation_losses(model: PeftModel, samples: Sequence[TokenizedSample], task_names: Sequence[str], context: int) -> dict[str, float]:
@@ -181,11 +188,12 @@ def validation_losses(model: PeftModel, samples: Sequence[TokenizedSample], task
 
 
 def save_adapter(model: PeftModel, facts: AdapterFacts, tokenizer: TextTokenizer, prompt_format: PromptFormat, folder: Path) -> None:
-    """Write an adapter folder whole: PEFT's files (float32), `mft.json`, tokenizer and chat template."""
+    """Write an adapter folder whole: PEFT's files (float32), `mft.json`, tokenizer, chat template and manifest."""
     with atomic_folder(folder, replace=True) as partial:
         model.save_pretrained(partial)
         write_adapter_facts(partial, facts)
         write_release_tokenizer(tokenizer, prompt_format, partial)
+        write_manifest(partial, {"made_by": "mft train", "mft": __version__, **facts.to_json()})
 
 
 def last_losses(metrics: Path, task_names: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mft.cli.main import VERBS, split_flags
+from mft.cli.usage import VERBS, split_flags
 
 ROW = {"id": "r1", "chat_rounds": [{"role": "human", "content": "2+2?"}, {"role": "bot", "content": "4"}]}
 

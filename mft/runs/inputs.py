@@ -1,4 +1,4 @@
-"""What the `data` and `evaluate` verbs share: an input that is a built folder or a JSONL file, read and encoded."""
+"""What `mft data` works on: a built folder or a JSONL file, read and encoded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,8 @@ from mft.data.jsonl import read_conversations
 from mft.data.ledger import Ledger
 from mft.data.pipeline import read_built
 from mft.errors import DataError, ModelError, OutputError
-from mft.evaluation.loss import evaluate_loss
-from mft.evaluation.models import ModelUnderTest
 from mft.files import MANIFEST, read_json
-from mft.modeling.adapters import is_adapter
 from mft.modeling.base import resolve_base
-from mft.modeling.config import QuantizationConfig
 from mft.tokenization.encode import TokenizedSample
 from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer
 from mft.tokenization.store import encode_conversations, read_tokens, statistics, write_jsonl, write_tokens
@@ -95,31 +91,6 @@ def stats_of(folder: Path) -> dict[str, Any]:
     facts = statistics(read_tokens(folder))
     reading = manifest.get("reading", {})
     return with_reading(facts, facts["read"] + sum(reading.values()), reading)
-
-
-def loss_of_models(data: Path, models: Sequence[str], format_name: str, context: int, tokenizer: str | None, *,
-                   nf4: bool) -> dict[str, Any]:
-    """`mft evaluate loss`: result.json of the validation rows of a built folder."""
-    under_test = [model_under_test(text, nf4=nf4) for text in models]
-    loaded = load_tokenizer(resolve_tokenizer(tokenizer) if tokenizer else under_test[0].path)
-    prompt_format = format_for(format_name, loaded)
-    rows = read_built(data)["validation"]
-    tasks = list(read_json(data / MANIFEST)["per_task"])
-    encoded = encode_conversations(rows, prompt_format, loaded, context, tasks)
-    result = evaluate_loss(encoded.samples, tasks, under_test, context=context, prompt_format=prompt_format, tokenizer=loaded).to_json()
-    return {**result, "dropped": dict(encoded.dropped)}
-
-
-def model_under_test(text: str, *, nf4: bool) -> ModelUnderTest:
-    """A model given as NAME=FOLDER or FOLDER (hub ids and built-in bases too)."""
-    name, sign, place = text.partition("=")
-    if not sign:
-        name, place = Path(text).name, text
-    path = Path(place)
-    if not is_adapter(path):
-        path = resolve_base(place)
-    quantization = None if is_adapter(path) else QuantizationConfig(type="nf4" if nf4 else "none")
-    return ModelUnderTest(name, path, quantization)
 
 
 def resolve_tokenizer(name: str) -> Path:

@@ -1,0 +1,50 @@
+"""The verbs, the text of `mft --help`, and the flags that every verb takes. Imports nothing, so that help is instant."""
+
+VERBS = {
+    "quickstart": "the whole chain on the running Python's standard library, no network",
+    "run": "all stages of a config, each skipped when nothing it depends on has changed",
+    "data": "build, encode, show, stats: from sources to masked token ids",
+    "train": "fine-tune an adapter",
+    "merge": "adapter + base -> merged model, checked",
+    "generate": "answer a prompt with a base + adapter or a merged model",
+    "evaluate": "loss: held-out loss per task of one or several models",
+    "report": "one self-contained HTML page of a run",
+    "config": "show, schema: the resolved config, its JSON Schema",
+}
+
+USAGE = """usage: mft [--json] [--debug] [-q] [-v] VERB ...
+
+From raw instruction data to a measured code model.
+
+verbs (mft VERB --help tells more):
+{verbs}
+
+everywhere:
+  --json       print exactly one JSON object on stdout
+  --debug      full log and tracebacks
+  -q, -v       less, more on stderr
+  --version    print the version
+
+exit codes: 0 done, 1 a bug of mft, 2 a mistake in what was given, 3 a check found a fault, 130 interrupted (state saved)
+"""
+
+
+def usage() -> str:
+    """The text of `mft --help`."""
+    return USAGE.format(verbs="\n".join(f"  {name:<12} {help_text}" for name, help_text in VERBS.items()))
+
+
+def split_flags(arguments: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Take the global flags out of the arguments, wherever they stand before a `--`."""
+    names = {"--json": "json", "--debug": "debug", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose",
+             "--version": "version"}
+    flags: dict[str, int] = {}
+    rest: list[str] = []
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            return flags, rest + arguments[index:]
+        if argument in names:
+            flags[names[argument]] = flags.get(names[argument], 0) + 1
+        else:
+            rest.append(argument)
+    return flags, rest

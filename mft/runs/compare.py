@@ -14,6 +14,7 @@ from mft.modeling.adapters import FACTS, is_adapter, read_adapter_facts
 from mft.modeling.base import read_model_config, resolve_base
 from mft.modeling.config import QuantizationConfig
 from mft.runs.inputs import resolve_tokenizer
+from mft.runs.progress import progress_bar
 from mft.tokenization.load import format_for, load_tokenizer
 from mft.tokenization.store import encode_conversations
 
@@ -32,7 +33,9 @@ def loss_of_models(data: Path, models: Sequence[str], format_name: str | None, c
     rows = read_built(data)["validation"]
     tasks = list(read_json(data / MANIFEST)["per_task"])
     encoded = encode_conversations(rows, prompt_format, loaded, context, tasks)
-    result = evaluate_loss(encoded.samples, tasks, under_test, context=context, prompt_format=prompt_format, tokenizer=loaded).to_json()
+    with progress_bar("score") as report:
+        result = evaluate_loss(encoded.samples, tasks, under_test, context=context, prompt_format=prompt_format, tokenizer=loaded,
+                               progress=lambda _, done, total: report(done, total)).to_json()
     return {**result, "dropped": dict(encoded.dropped)}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mft.data.config import load_recipe
 from mft.data.pipeline import build, job_hash, read_built
 from mft.data.sources import source_inputs
-from mft.evaluation.loss import LossResult, evaluate_loss
+from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
 from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json, write_json
@@ -16,6 +16,7 @@ from mft.merging.config import MergeOptions
 from mft.merging.merge import merge
 from mft.modeling.base import check_context, read_model_config, resolve_base
 from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
+from mft.runs.progress import progress_bar
 from mft.training.run import ADAPTER, TrainJob, base_file_hashes, train
 from mft.training.tokens import RunTokens, encode_run
 
@@ -92,7 +93,9 @@ def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
 def run_merge(context: StageContext, stage: MergeStage) -> dict[str, Any]:
     """Merge the adapter of a train stage."""
     options = MergeOptions.model_validate(stage.model_dump(exclude={"kind", "name", "adapter"}))
-    return merge(context.base, context.out / stage.adapter / ADAPTER, context.folder, options, overwrite=context.overwrite).to_json()
+    with progress_bar("merge") as report:
+        return merge(context.base, context.out / stage.adapter / ADAPTER, context.folder, options, overwrite=context.overwrite,
+                     progress=report).to_json()
 
 
 def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
@@ -110,8 +113,10 @@ def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
         generations.extend(generate_samples(model, name, exercises, tokens.prompt_format, tokens.tokenizer,
                                             max_new_tokens=stage.max_new_tokens))
 
-    result: LossResult = evaluate_loss(tokens.validation, tokens.task_names, models, context=context.config.model.context,
-                                       prompt_format=tokens.prompt_format, tokenizer=tokens.tokenizer, visit=write_answers)
+    with progress_bar("score") as report:
+        result = evaluate_loss(tokens.validation, tokens.task_names, models, context=context.config.model.context,
+                               prompt_format=tokens.prompt_format, tokenizer=tokens.tokenizer, visit=write_answers,
+                               progress=lambda _, done, rows: report(done, rows))
     facts = {**result.to_json(), "generations": [generation.to_json() for generation in generations]}
     with atomic_folder(context.folder, replace=True) as partial:
         write_json(partial / "result.json", facts)

@@ -100,13 +100,14 @@ def test_a_rank_other_than_the_configs_is_refused(tmp_path: Path) -> None:
         LoraAdapter(write_adapter(tmp_path / "a", r=4))
 
 
-def check(adapter: Path, base: Path, **config: Any) -> None:
+def check(adapter: Path, base: Path, **config: Any) -> int:
     with open_model(base) as weights, LoraAdapter(adapter) as lora:
         lora.check_against(weights.tensors, json.loads((base / "config.json").read_text()) | config)
+        return len(lora.pairs)
 
 
 def test_a_matching_adapter_fits(lora: Path, llama: Path) -> None:
-    check(lora, llama)
+    assert check(lora, llama) == 14
 
 
 def test_targets_that_the_base_lacks_and_wrong_shapes_are_all_named(tmp_path: Path, llama: Path) -> None:

@@ -5,12 +5,9 @@ import os
 import sys
 import warnings
 
-LIBRARIES = ("transformers", "peft", "bitsandbytes", "datasets", "accelerate", "deepspeed", "torch", "urllib3", "httpx", "filelock",
-             "wandb")
-
 
 def configure_logging(verbosity: int = 0, debug: bool = False) -> None:
-    """Set the level of mft's loggers: -1 warnings, 0 information, 1 and up debug; libraries stay one step quieter."""
+    """Set the level of mft's loggers: -1 warnings, 0 information, 1 and up debug; of libraries only errors are shown."""
     level = logging.DEBUG if debug or verbosity > 0 else logging.WARNING if verbosity < 0 else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     pattern = "%(asctime)s %(levelname).1s %(name)s: %(message)s" if debug else "%(message)s"
@@ -19,11 +16,10 @@ def configure_logging(verbosity: int = 0, debug: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("mft").setLevel(level)
-    for name in LIBRARIES:
-        logging.getLogger(name).setLevel(logging.INFO if debug else logging.ERROR)
-    if not debug:   # DeepSpeed sets its own level when it is imported, so a level set here would not last
-        logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     if not debug:
+        # Libraries set levels of their own when they are imported, so theirs are filtered where they come out.
+        handler.addFilter(lambda record: record.name.split(".")[0] == "mft" or record.levelno >= logging.ERROR)
+        logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)   # it has its own handler
         warnings.filterwarnings("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info" if debug else "error")

@@ -13,6 +13,7 @@ from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
 from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json, write_json
 from mft.merging.config import MergeOptions
+from mft.merging.merge import RESULT as MERGE_RECORD
 from mft.merging.merge import merge
 from mft.modeling.base import check_context, read_model_config, resolve_base
 from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
@@ -158,6 +159,12 @@ def _file_hash(name: str) -> Callable[[StageContext, dict[str, Any]], str]:
     return fingerprint
 
 
+def _model_hash(context: StageContext, result: dict[str, Any]) -> str:
+    """Hash of a merged model's files, without the record of the merge, which holds times."""
+    files = read_json(context.folder / MANIFEST)["files"]
+    return sha256_json({name: facts["sha256"] for name, facts in files.items() if name != MERGE_RECORD})
+
+
 def _nothing(context: StageContext, stage: Any) -> None:
     return None
 
@@ -173,7 +180,7 @@ def _result_hash(context: StageContext, result: dict[str, Any]) -> str:
 RUNNERS: dict[str, Runner] = {
     "data": Runner(run_data, _data_sources, _rows_hash),
     "train": Runner(run_train, _base_files, _file_hash(f"{ADAPTER}/adapter_model.safetensors")),
-    "merge": Runner(run_merge, _base_files, _file_hash(MANIFEST)),
+    "merge": Runner(run_merge, _base_files, _model_hash),
     "evaluate": Runner(run_evaluate, _base_files, _result_hash, _verdict_faults),
     "report": Runner(run_report, _nothing, _result_hash),
 }

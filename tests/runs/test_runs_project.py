@@ -56,6 +56,8 @@ def test_a_project_runs_whole_then_only_what_has_changed(tiny_base, tmp_path):
     assert skipped(changed) == {"data": True, "train": True, "merged": False, "loss": False, "report": False}
     assert skipped(run(config, out, ["stages.merged.dtype=fp32"], start="loss", until="loss")) == {
         "data": True, "train": True, "merged": True, "loss": False}
+    same_weights = skipped(run(config, out, ["stages.merged.dtype=fp32", "stages.merged.verify=layers"]))
+    assert same_weights == {"data": True, "train": True, "merged": False, "loss": True, "report": False}
     (config.parent / "recipe.yaml").write_text(RECIPE.replace("validation: 0.1", "validation: 0.2"))
     assert skipped(run(config, out, ["stages.merged.dtype=fp32"], until="data")) == {"data": False}
 

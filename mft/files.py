@@ -3,9 +3,7 @@
 import errno
 import fcntl
 import glob
-import gzip
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -41,13 +39,6 @@ def hash_file(path: Path) -> dict[str, Any]:
             sha256.update(chunk)
             size += len(chunk)
     return {"bytes": size, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
-
-
-def open_text(path: Path) -> io.TextIOBase:
-    """Open a UTF-8 text file for reading, through gzip when its name ends in `.gz`. Only `\\n` ends a line."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", errors="strict", newline="\n")
-    return path.open("r", encoding="utf-8", errors="strict", newline="\n")
 
 
 def fsync_path(path: Path) -> None:
@@ -229,13 +220,14 @@ def check_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def claim_folder(folder: Path, job: str, *, overwrite: bool = False) -> Literal["new", "same"]:
+def claim_folder(folder: Path, job: str, *, overwrite: bool = False, replace_other: bool = False) -> Literal["new", "same"]:
     """Take an output folder for a job (a hash of all that determines it): `new` when it was empty, `same` to go on.
 
-    With `overwrite` a folder that a job has taken is emptied first; one that no job has taken is never emptied.
+    With `overwrite` a folder that a job has taken is emptied first, with `replace_other` only if it is another job's; one that
+    no job has taken is never emptied.
 
     Raises:
-        OutputError: the folder holds files of no job, or another job and `overwrite` is False.
+        OutputError: the folder holds files of no job, or another job and neither `overwrite` nor `replace_other` is given.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, not a folder")
@@ -244,9 +236,10 @@ def claim_folder(folder: Path, job: str, *, overwrite: bool = False) -> Literal[
     if contents and marker not in contents:
         raise OutputError(f"{folder}: holds files that are not of mft; give another output folder, or remove them")
     if contents and not overwrite:
-        if _job_of(marker) == job:
+        if job_of(folder) == job:
             return "same"
-        raise OutputError(f"{folder}: holds another job; give another output folder, or --overwrite to start anew")
+        if not replace_other:
+            raise OutputError(f"{folder}: holds another job; give another output folder, or --overwrite to start anew")
     for path in contents:
         if path != marker:      # it goes last, so that a killed removal can be done again
             _remove(path)
@@ -257,9 +250,9 @@ def claim_folder(folder: Path, job: str, *, overwrite: bool = False) -> Literal[
     return "new"
 
 
-def _job_of(marker: Path) -> Any:
-    """The job that a marker names; None when it is damaged."""
+def job_of(folder: Path) -> Any:
+    """The job that has taken a folder; None when there is none, or its marker is damaged."""
     try:
-        return read_json(marker)["job"]
-    except (ValueError, TypeError, KeyError):
+        return read_json(folder / JOB)["job"]
+    except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -1,6 +1,5 @@
 """Outputs appear whole or not at all (law 9), folders belong to one job, and a manifest sees every change."""
 
-import gzip
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from mft.files import (
     claim_folder,
     folder_hashes,
     hash_file,
-    open_text,
+    job_of,
     read_json,
     sha256_json,
     write_json,
@@ -330,24 +329,21 @@ def test_the_hash_of_a_value_does_not_depend_on_the_order_of_its_keys():
 
 # Text and JSON
 
-def test_text_is_read_plain_or_through_gzip_and_only_a_newline_ends_a_line(tmp_path: Path):
-    content = "eins\u2028zwei\r\ndrei\x0bvier\nf\u00fcnf"
-    (tmp_path / "a.jsonl").write_bytes(content.encode())
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(content.encode()))
-    for name in ("a.jsonl", "a.jsonl.gz"):
-        with open_text(tmp_path / name) as stream:
-            assert list(stream) == ["eins\u2028zwei\r\n", "drei\x0bvier\n", "f\u00fcnf"]
-
-
-def test_bytes_that_are_not_utf8_are_an_error_not_a_question_mark(tmp_path: Path):
-    (tmp_path / "a.jsonl").write_bytes(b"\xff\n")
-    with open_text(tmp_path / "a.jsonl") as stream, pytest.raises(UnicodeDecodeError):
-        list(stream)
-
-
 def test_json_is_written_whole_and_lines_are_appended(tmp_path: Path):
     write_json(tmp_path / "a.json", {"name": "\u00fc", "path": Path("x/y")})
     assert read_json(tmp_path / "a.json") == {"name": "\u00fc", "path": "x/y"}
     for step in (1, 2):
         append_json_line(tmp_path / "m.jsonl", {"step": step})
     assert [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()] == [{"step": 1}, {"step": 2}]
+
+
+def test_another_jobs_folder_may_be_replaced_while_the_same_jobs_goes_on(tmp_path: Path):
+    folder = tmp_path / "run"
+    assert claim_folder(folder, "a") == "new"
+    (folder / "checkpoint").write_text("half-way")
+    assert claim_folder(folder, "a", replace_other=True) == "same"
+    assert (folder / "checkpoint").read_text() == "half-way"
+    assert claim_folder(folder, "b", replace_other=True) == "new"
+    assert not (folder / "checkpoint").exists()
+    assert job_of(folder) == "b"
+    assert job_of(tmp_path) is None

@@ -10,6 +10,7 @@ from mft.cli.outcome import Outcome, Table
 app = typer.Typer(add_completion=False, help="Measure models on held-out rows.")
 
 
+# With one command alone, typer would take `mft evaluate` for it; a callback keeps `loss` a command of its own.
 @app.callback()
 def evaluate() -> None:
     """Measure models on held-out rows."""

@@ -32,6 +32,11 @@ def resolve_base(name: str, beside: Path | None = None) -> Path:
     return _from_hub(name)
 
 
+def lasting_name(name: str, folder: Path) -> str:
+    """What to write down so that a base is found again from anywhere: its built-in name, its hub id, or its absolute folder."""
+    return name if name in BUILT_IN or folder.parent.name == "snapshots" else str(folder.resolve())
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled

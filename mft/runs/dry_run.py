@@ -14,8 +14,8 @@ def plan_training(project: Project, name: str) -> dict[str, Any]:
     """
     stage = next(stage for stage in project.config.stages if stage.kind == "train" and stage.name == name)
     run_project(project, only=stage.data)
-    context = StageContext(project.config, project.path.parent, project.out, project.out / name, project.done, overwrite=False,
-                           resume=project.resume, record={}, write_report=project.write_report)
+    context = StageContext(project.config, project.path.parent, project.out, project.out / name, project.done,
+                           overwrite=False, replace=False, resume=project.resume, record={}, write_report=project.write_report)
     counts = encode_stage(context, stage).summary()["train"]
     settings = stage.training
     per_epoch = math.ceil(counts["rows"] / settings.global_batch_rows)

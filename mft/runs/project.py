@@ -128,7 +128,7 @@ def _run_stage(project: Project, stage: Stage, *, again: bool, record: dict[str,
     """Run one stage or find it finished; returns its entry in run.json."""
     folder = project.out / stage.name
     context = StageContext(project.config, project.path.parent, project.out, folder, project.done,
-                           overwrite=again or project.overwrite, resume=project.resume, record=record,
+                           overwrite=again or project.overwrite, replace=False, resume=project.resume, record=record,
                            write_report=project.write_report)
     run = RUNNERS[stage.kind]
     key = sha256_json({"stage": stage.model_dump(), "model": project.config.model.model_dump(), "mft": __version__,
@@ -137,12 +137,13 @@ def _run_stage(project: Project, stage: Stage, *, again: bool, record: dict[str,
                        "sources": run.sources(context, stage)})
     marker = project.out / STAGES / f"{stage.name}.json"
     finished = read_json(marker) if marker.is_file() and folder.is_dir() else None
-    if finished and finished["key"] == key and not context.overwrite and stage.kind != "report":
+    asked_anew = stage.kind == "report" or context.overwrite or (stage.kind == "train" and project.resume != "auto")
+    if finished and finished["key"] == key and not asked_anew:
         logger.info("%s: unchanged, skipped", stage.name)
         project.done[stage.name] = finished
         return {"name": stage.name, "kind": stage.kind, "seconds": finished["seconds"], "skipped": True, "result": finished["result"]}
     if finished:
-        context = replace(context, overwrite=True)
+        context = replace(context, replace=True)
     logger.info("%s: %s", stage.name, stage.kind)
     started = time.perf_counter()
     result = run.run(context, stage)

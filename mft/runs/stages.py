@@ -11,6 +11,7 @@ from mft.data.sources import source_inputs
 from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
+from mft.extras import require
 from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json, write_json
 from mft.merging.config import MergeOptions
 from mft.merging.merge import RESULT as MERGE_RECORD
@@ -27,7 +28,10 @@ ReportWriter = Callable[[Path, Path], Path]
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """Where a stage stands. `beside`: the config's folder; `folder`: the stage's own output; `done`: records of earlier stages."""
+    """Where a stage stands. `beside`: the config's folder; `folder`: the stage's own output; `done`: records of earlier stages.
+
+    `overwrite`: the user wants the stage anew. `replace`: the folder holds what this project made of it with other settings.
+    """
 
     config: ProjectConfig
     beside: Path
@@ -35,6 +39,7 @@ class StageContext:
     folder: Path
     done: dict[str, dict[str, Any]]
     overwrite: bool
+    replace: bool
     resume: str
     record: dict[str, Any]
     write_report: ReportWriter
@@ -69,7 +74,7 @@ def _data_sources(context: StageContext, stage: DataStage) -> str:
 
 def run_data(context: StageContext, stage: DataStage) -> dict[str, Any]:
     """Build the recipe into the stage's folder."""
-    return build(_recipe_path(context, stage), context.folder, overwrite=context.overwrite).facts
+    return build(_recipe_path(context, stage), context.folder, overwrite=context.overwrite or context.replace).facts
 
 
 def encode_stage(context: StageContext, stage: TrainStage) -> RunTokens:
@@ -87,16 +92,18 @@ def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
     """Encode the data, fine-tune the adapter."""
     tracking = context.config.tracking
     report_to = [name for name, wanted in (("wandb", tracking.wandb), ("tensorboard", tracking.tensorboard)) if wanted]
+    if tracking.tensorboard:
+        require("tensorboard", extra="tensorboard", why="tracking.tensorboard")
     return train(train_job(context, stage), encode_stage(context, stage), context.folder, resume=context.resume,
-                 overwrite=context.overwrite, report_to=report_to)
+                 overwrite=context.overwrite, replace_other=context.replace, report_to=report_to)
 
 
 def run_merge(context: StageContext, stage: MergeStage) -> dict[str, Any]:
     """Merge the adapter of a train stage."""
     options = MergeOptions.model_validate(stage.model_dump(exclude={"kind", "name", "adapter"}))
     with progress_bar("merge") as report:
-        return merge(context.base, context.out / stage.adapter / ADAPTER, context.folder, options, overwrite=context.overwrite,
-                     progress=report).to_json()
+        return merge(context.base, context.out / stage.adapter / ADAPTER, context.folder, options,
+                     overwrite=context.overwrite or context.replace, progress=report).to_json()
 
 
 def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from transformers import PrinterCallback, ProgressCallback, TrainingArguments
 from trl.trainer.utils import add_fused_lm_head
 
 from mft import __version__
-from mft.errors import ConfigError, DataError, Interrupted
-from mft.files import atomic_folder, claim_folder, hash_file, read_json, sha256_json, write_json, write_manifest
+from mft.errors import CheckpointError, ConfigError, DataError, Interrupted
+from mft.files import atomic_folder, claim_folder, hash_file, job_of, read_json, sha256_json, write_json, write_manifest
 from mft.formats.base import PromptFormat
 from mft.modeling.adapters import AdapterFacts, add_adapter, write_adapter_facts
-from mft.modeling.base import check_context, read_model_config
+from mft.modeling.base import check_context, lasting_name, read_model_config
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
 from mft.modeling.load import load_base
 from mft.modeling.memory import choose_recompute, free_memory_bytes
@@ -65,26 +66,31 @@ def base_file_hashes(base: Path) -> dict[str, str]:
     return {path.name: hash_file(path)["sha256"] for path in sorted([base / "config.json", *base.glob("*.safetensors")])}
 
 
-def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", overwrite: bool = False,
+def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", overwrite: bool = False, replace_other: bool = False,
           report_to: Sequence[str] = ()) -> dict[str, Any]:
     """Fine-tune and write `out/adapter`; returns run.json (`adapter`, `steps`, `loss`, `tasks`, ...).
 
-    `resume`: `auto` goes on from the newest checkpoint of the same job, `never` starts anew, a path names a checkpoint.
+    `resume`: `auto` goes on from the newest checkpoint of the same job, `never` starts anew, a path names a checkpoint of this
+    job. `overwrite` empties `out` first, `replace_other` only if it holds another job.
 
     Raises:
         ConfigError: more than one process, or a weight for a task that the data does not have.
-        OutputError: `out` holds another job.
-        CheckpointError: the checkpoint to go on from is not whole.
+        DataError: no sample is left to train on.
+        OutputError: `out` holds another job, and neither `overwrite` nor `replace_other` is given.
+        CheckpointError: the checkpoint to go on from is not whole, or is another job's.
         Interrupted: a signal came; the state is saved and `resume` goes on from it.
     """
     if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise ConfigError([f"distributed.engine is none, which is one process, but {processes} were started; start it without torchrun"])
     check_context(job.base, job.model.context)
+    _check_tasks(job, tokens)
     base_files = base_file_hashes(job.base)
-    if claim_folder(out, job.key(tokens.sha256, base_files), overwrite=overwrite) == "same" and (out / RUN).is_file() and resume == "auto":
+    key = job.key(tokens.sha256, base_files)
+    claimed = claim_folder(out, key, overwrite=overwrite, replace_other=replace_other)
+    if claimed == "same" and (out / RUN).is_file() and resume == "auto":
         logger.info("%s: this run is finished; nothing to do", out)
         return dict(read_json(out / RUN))
-    checkpoint = _starting_point(out, resume)
+    checkpoint = _starting_point(out, resume, key)
     started = time.perf_counter()
     model = _load(job)
     trainer = _trainer(job, model, tokens, out, report_to)
@@ -94,8 +100,7 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     if stop.received is not None and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped by signal {stop.received} after step {trainer.state.global_step}; the state is saved in {out}; "
                           "the same command goes on from there")
-    facts = AdapterFacts(job.model.base if job.base.name == job.model.base else str(job.base), base_files, job.model.format,
-                         job.model.context, job.quantization)
+    facts = AdapterFacts(lasting_name(job.model.base, job.base), base_files, job.model.format, job.model.context, job.quantization)
     save_adapter(model, facts, tokens.tokenizer, tokens.prompt_format, out / ADAPTER)
     record = {
         "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
@@ -110,16 +115,31 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     return record
 
 
-def _starting_point(out: Path, resume: str) -> Path | None:
-    """The checkpoint to go on from; metrics after it are dropped."""
+def _check_tasks(job: TrainJob, tokens: RunTokens) -> None:
+    """What can be refused before gigabytes of weights are read."""
+    if unknown := sorted(job.tasks.weights.keys() - set(tokens.task_names)):
+        raise ConfigError([f"tasks.weights: {', '.join(unknown)}: not a task of the data; tasks: {', '.join(tokens.task_names)}"])
+    if not tokens.train:
+        raise DataError("no sample is left to train on; the data's manifest says what was dropped and why")
+
+
+def _starting_point(out: Path, resume: str, key: str) -> Path | None:
+    """The checkpoint to go on from; metrics and checkpoints after it are dropped, they will be made again."""
     sweep_partial(out)
     if resume not in ("auto", "never"):
         chosen: Path | None = Path(resume)
+        check_checkpoint(Path(resume))
+        if job_of(Path(resume).resolve().parent) != key:
+            raise CheckpointError(f"{resume}: is not a checkpoint of this run: its model, data or settings differ, or it does not lie "
+                                  "in a run folder of mft")
     else:
         found = checkpoints(out)
         chosen = found[-1][1] if found and resume == "auto" else None
     step = check_checkpoint(chosen) if chosen else 0
     cut_metrics(out / METRICS, step if chosen else -1)
+    for later, folder in checkpoints(out):
+        if later > step:
+            shutil.rmtree(folder)
     if chosen:
         logger.info("going on from %s", chosen)
     return chosen
@@ -132,10 +152,6 @@ def _load(job: TrainJob) -> PeftModel:
 
 
 def _trainer(job: TrainJob, model: PeftModel, tokens: RunTokens, out: Path, report_to: Sequence[str]) -> MultiTaskTrainer:
-    if unknown := sorted(job.tasks.weights.keys() - set(tokens.task_names)):
-        raise ConfigError([f"tasks.weights: {', '.join(unknown)}: not a task of the data; tasks: {', '.join(tokens.task_names)}"])
-    if not tokens.train:
-        raise DataError("no sample is left to train on; the data's manifest says what was dropped and why")
     settings = job.training
     rows = PackedRows(tokens.train, job.model.context, settings.seed)
     arguments = _arguments(job, out, report_to, recompute=choose_recompute(

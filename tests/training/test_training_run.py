@@ -1,6 +1,7 @@
 """What a run refuses before it loads a model, and how it finds the checkpoint to go on from."""
 
 import json
+import shutil
 
 import pytest
 from training.test_training_resume import write_project
@@ -28,6 +29,49 @@ def test_a_context_longer_than_the_base_and_a_weight_for_an_unknown_task_are_ref
         run(config, "model.context=4096")
     with pytest.raises(ConfigError, match=r"tasks\.weights: sub: not a task of the data; tasks: add, name"):
         run(config, "stages.train.tasks.weights.sub=2")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.slow
+def test_a_run_with_changed_settings_replaces_the_finished_one_but_its_own_half_is_resumed(tiny_base, tmp_path, monkeypatch):
+    config = write_project(tmp_path / "project", steps=4, every=2)
+    out = config.parent / "out" / "train"
+    run(config)
+    finished = (out / "adapter" / "adapter_model.safetensors").read_bytes()
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mft.training.run.save_adapter", killed)
+        with pytest.raises(Killed):
+            run(config, "stages.train.training.seed=2")
+    assert not (out / "adapter").exists()
+    result = run(config, "stages.train.training.seed=2")["stages"][-1]["result"]
+    assert result["resumed_from"].endswith("checkpoint-4")
+    assert (out / "adapter" / "adapter_model.safetensors").read_bytes() != finished
+
+
+@pytest.mark.slow
+def test_resume_by_path_and_never_are_obeyed_after_the_run_has_finished(tiny_base, tmp_path):
+    config = write_project(tmp_path / "project", steps=4, every=2)
+    out = config.parent / "out" / "train"
+    run(config)
+    finished = (out / "adapter" / "adapter_model.safetensors").read_bytes()
+
+    def again(resume):
+        project = Project(load_project(config), config, config.parent / "out", write_report, resume=resume)
+        return run_project(project, only="train")["stages"][-1]["result"]
+
+    assert again(str(out / "checkpoint-2"))["resumed_from"].endswith("checkpoint-2")
+    assert again("never")["resumed_from"] is None
+    assert (out / "adapter" / "adapter_model.safetensors").read_bytes() == finished
+    shutil.copytree(out / "checkpoint-2", tmp_path / "elsewhere" / "checkpoint-2")
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this run"):
+        again(str(tmp_path / "elsewhere" / "checkpoint-2"))
 
 
 def write_checkpoint(run, step, keep=2):

@@ -1,6 +1,6 @@
 """What a training row says, before any prompt format: messages of a system, users and an assistant."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
@@ -15,18 +15,47 @@ ROLE_ALIASES: Final[Mapping[str, Role]] = {
 """Names of roles on input. Anything else (`tool`, `function`) is an error or a counted drop."""
 
 
+Span = tuple[int, int]
+"""Characters `start` up to, not including, `end` of a message's content."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `train` counts for assistant messages alone: False leaves the turn in the context, untrained."""
+    """One turn. `train` counts for assistant messages alone: False leaves the turn in the context, untrained.
+
+    `untrained`: spans of an assistant's content that are left out of training; its other text and its end mark are trained.
+    `input_start`: where the input of an instruction begins in a user's content (Alpaca's two fields, joined by a newline).
+    """
 
     role: Role
     content: str
     train: bool = True
+    untrained: tuple[Span, ...] = ()
+    input_start: int | None = None
+
+    def __post_init__(self) -> None:
+        if not all(0 <= start < end <= len(self.content) for start, end in self.untrained):
+            raise ValueError(f"spans {self.untrained} do not lie inside {len(self.content)} characters")
+
+
+Shape = Literal["chat", "text", "infill"]
+"""What a row is: a chat; a text (one assistant message, all of it trained); an infill (user: prefix, user: suffix, assistant: middle)."""
+
+
+def shape_of(messages: Sequence[Message]) -> Shape:
+    """The shape of a row, by its roles alone.
+
+    >>> shape_of([Message("assistant", "import os\\n")])
+    'text'
+    """
+    roles = tuple(message.role for message in messages)
+    shapes: Mapping[tuple[Role, ...], Shape] = {("assistant",): "text", ("user", "user", "assistant"): "infill"}
+    return shapes.get(roles, "chat")
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One row: an optional system message, then user and assistant in turn, ending with the assistant.
+    """One row. A chat is an optional system message, then user and assistant in turn, ending with the assistant.
 
     `id` is the row's own, or `file:line`; `origin` says where it comes from (`json/decoder.py:69 JSONDecoder.decode`);
     `split_key` is what decides between training and validation (a relative path, or the id).

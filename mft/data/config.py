@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from mft.config.load import load_config
 from mft.config.model import StrictModel
+from mft.data.step_registry import Step
 from mft.data.walk import named_files, tree_folder
 from mft.errors import DataError
 
@@ -83,33 +84,6 @@ class PythonCodeSource(_Located):
 
 
 Source = Annotated[JsonlSource | PythonCodeSource, Field(discriminator="type")]
-
-
-class LengthStep(StrictModel):
-    """Drop rows by the characters of their user and assistant messages together; system messages are not counted."""
-
-    type: Literal["length"]
-
-    min_characters: int = Field(0, ge=0)
-    """A row with fewer is dropped as `too_short`."""
-
-    max_characters: int | None = Field(None, gt=0)
-    """A row with more is dropped as `too_long`; null: no limit."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> "LengthStep":
-        if self.max_characters is not None and self.max_characters < self.min_characters:
-            raise ValueError(f"max_characters is {self.max_characters}, below min_characters ({self.min_characters}); no row would be left")
-        return self
-
-
-class ExactDedupStep(StrictModel):
-    """Keep the first of the rows whose roles and NFC, whitespace-collapsed texts are equal; the others are `duplicate`."""
-
-    type: Literal["exact_dedup"]
-
-
-Step = Annotated[LengthStep | ExactDedupStep, Field(discriminator="type")]
 
 
 class TaskConfig(StrictModel):

@@ -19,6 +19,10 @@ class Ledger:
         self.read = 0
         self.kept = 0
         self.dropped: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
+        """Rows that were kept, or kept after a change, with something that a person should know of, by what it is."""
+        self.report: dict[str, Any] = {}
+        """What the step says of itself beside its counts."""
         self._located: Counter[str] = Counter()
 
     def drop(self, reason: str, where: str = "", detail: str = "") -> None:
@@ -28,6 +32,10 @@ class Ledger:
             self._located[reason] += 1
             if self._located[reason] <= SHOWN:
                 logger.warning("%s: dropped: %s%s", where, reason, f" ({detail})" if detail else "")
+
+    def note(self, what: str) -> None:
+        """Count a row that is kept although it is odd (a byte order mark, NUL) or that a step has changed."""
+        self.noted[what] += 1
 
     def summary(self) -> str:
         """`12 rows in, 10 kept, 2 dropped (no_answer 2)`."""
@@ -48,9 +56,11 @@ class Ledger:
         logger.info("%s%s: %s", self.step, f" {self.task}" if self.task else "", self.summary())
 
     def to_json(self) -> dict[str, Any]:
-        """`{step, task?, read, kept, dropped}`."""
+        """`{step, task?, read, kept, dropped, noted?, report?}`."""
         head = {"step": self.step, "task": self.task} if self.task else {"step": self.step}
-        return {**head, "read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}
+        noted = {"noted": dict(sorted(self.noted.items()))} if self.noted else {}
+        report = {"report": self.report} if self.report else {}
+        return {**head, "read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items())), **noted, **report}
 
 
 class BuildLedger:

@@ -19,13 +19,20 @@ SCHEMA = pa.schema([
     pa.field("task", pa.string(), nullable=False),
     pa.field("origin", pa.string(), nullable=False),
     pa.field("split_key", pa.string(), nullable=False),
-    pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("train", pa.bool_())])), nullable=False),
+    pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("train", pa.bool_()),
+                                                     ("untrained", pa.list_(pa.list_(pa.int32()))), ("input_start", pa.int32())])),
+             nullable=False),
 ])
+
+OPTIONAL = ("untrained", "input_start")
+"""Columns of a message that most rows leave empty; a file without them is read too."""
 
 
 def to_record(conversation: Conversation) -> dict[str, Any]:
     """A conversation as plain data, one key a column."""
-    messages = [{"role": message.role, "content": message.content, "train": message.train} for message in conversation.messages]
+    messages = [{"role": message.role, "content": message.content, "train": message.train,
+                 "untrained": [list(span) for span in message.untrained], "input_start": message.input_start}
+                for message in conversation.messages]
     return {"id": conversation.id, "task": conversation.task, "origin": conversation.origin, "split_key": conversation.split_key,
             "messages": messages}
 
@@ -56,18 +63,28 @@ def read_rows(path: Path) -> Iterator[Conversation]:
             raise DataError(f"{path}: has no column {', '.join(sorted(missing))}; expected {', '.join(SCHEMA.names)}")
         for batch in file.iter_batches(columns=SCHEMA.names):
             for row in batch.to_pylist():
-                messages = tuple(Message(**message) for message in row["messages"])
+                messages = tuple(_message(message) for message in row["messages"])
                 yield Conversation(row["id"], row["task"], messages, row["origin"], row["split_key"])
+
+
+def _message(record: Mapping[str, Any]) -> Message:
+    """A message; the last two columns may be missing (a file that another tool wrote)."""
+    spans = tuple((start, end) for start, end in record.get("untrained") or ())
+    return Message(record["role"], record["content"], record["train"], spans, record.get("input_start"))
 
 
 def content_hash(parts: Mapping[str, Iterable[Conversation]]) -> str:
     """Hex sha256 of the parts as canonical JSON lines: `{"part", "id", "task", "messages", "origin", "split_key"}`, keys sorted.
 
-    It depends on what the rows say and on their order, not on how Parquet packs them.
+    A message is `{role, content, train}`, with `untrained` and `input_start` where it has them. The hash depends on what the rows
+    say and on their order, not on how Parquet packs them.
     """
     digest = hashlib.sha256()
     for part, conversations in parts.items():
         for conversation in conversations:
-            line = json.dumps({"part": part, **to_record(conversation)}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+            record = to_record(conversation)
+            record["messages"] = [{key: value for key, value in message.items() if key not in OPTIONAL or value not in ([], None)}
+                                  for message in record["messages"]]
+            line = json.dumps({"part": part, **record}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
             digest.update(line.encode("utf-8") + b"\n")
     return digest.hexdigest()

@@ -236,7 +236,7 @@ def test_of_equal_rows_the_first_is_kept(recipe):
 
 
 def test_dedup_sees_roles_and_canonical_text_and_not_the_task():
-    from mft.data.steps import text_key
+    from mft.data.dedup.exact import text_key
 
     def key(*pairs, task="t"):
         return text_key(Conversation("x", task, tuple(Message(role, content) for role, content in pairs)))
@@ -247,9 +247,8 @@ def test_dedup_sees_roles_and_canonical_text_and_not_the_task():
 
 
 def test_length_counts_user_and_assistant_characters_and_its_limits_are_kept():
-    from mft.data.config import LengthStep
-    from mft.data.steps import length_judge
-    judge = length_judge(LengthStep(type="length", min_characters=4, max_characters=6))
+    from mft.data.filters.config import LengthStep
+    from mft.data.filters.length import Length
+    step = Length(LengthStep(type="length", min_characters=4, max_characters=6))
     rows = [Conversation("x", "t", (Message("system", "s" * 99), Message("user", "u" * n), Message("assistant", "é"))) for n in range(2, 7)]
-    found = [judge(row) for row in rows]
-    assert found == ["too_short", None, None, None, "too_long"]
+    assert [step.judge(row).reason for row in rows] == ["too_short", "", "", "", "too_long"]

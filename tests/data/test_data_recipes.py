@@ -24,7 +24,7 @@ def test_every_shipped_recipe_loads_under_its_own_name(path):
 def test_the_readme_lists_every_reason_that_a_row_can_be_dropped_for():
     package = RECIPES.parent / "mft"
     code = "".join(path.read_text(encoding="utf-8") for path in [package / "conversation.py", *sorted((package / "data").rglob("*.py"))])
-    given = set(re.findall(r'(?:RowFault|\.drop)\("([a-z_0-9]+)"|(?:return|relative,|else) "([a-z_0-9]+)"', code))
+    given = set(re.findall(r'(?:RowFault|\bdrop)\("([a-z_0-9]+)"|(?:return|relative,|else) "([a-z_0-9]+)"', code))
     reasons = {name for pair in given for name in pair if name} - {"last_not_user", "train", "file"}   # of prompts; no reasons
     text = (RECIPES / "README.md").read_text(encoding="utf-8").split("## The ledger")[1]
     assert set(re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"(?m)^\|([^|]*)\|", text)))) == reasons

@@ -27,7 +27,8 @@ def test_datasets_opens_the_file(tmp_path):
     table = datasets.load_dataset("parquet", data_files=str(tmp_path / "a.parquet"), split="train", cache_dir=str(tmp_path / "cache"))
     assert table.column_names == ["id", "task", "origin", "split_key", "messages"]
     assert len(table) == 2
-    assert table[1]["messages"] == [{"role": "user", "content": "q", "train": True}, {"role": "assistant", "content": "a", "train": True}]
+    plain = {"train": True, "untrained": [], "input_start": None}
+    assert table[1]["messages"] == [{"role": "user", "content": "q", **plain}, {"role": "assistant", "content": "a", **plain}]
 
 
 def test_the_hash_is_of_the_rows_their_order_and_part():

@@ -1,0 +1,1 @@
+"""Steps that find rows which say the same: exactly, or nearly."""

@@ -1,0 +1,58 @@
+"""What a step says of a row, and the two kinds of step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mft.conversation import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Keep the row, keep another in its place (`changed`), or drop it with a reason that is counted.
+
+    `note` counts a kept row that was changed, by what was changed; `detail` is logged for the first drops of a reason.
+    """
+
+    keep: bool
+    reason: str = ""
+    detail: str = ""
+    changed: Conversation | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.keep == bool(self.reason):
+            raise ValueError("a row is dropped with a reason, and kept without one")
+
+
+KEEP = Verdict(keep=True)
+
+
+def drop(reason: str, detail: str = "") -> Verdict:
+    """The verdict that drops a row."""
+    return Verdict(keep=False, reason=reason, detail=detail)
+
+
+class RowStep(ABC):
+    """A step that judges each row by itself, so that rows may be judged in any order and in any process."""
+
+    @abstractmethod
+    def judge(self, row: Conversation) -> Verdict:
+        """The verdict on one row."""
+
+    def report(self) -> dict[str, Any]:
+        """What the build's manifest says of this step beside its counts; empty for most."""
+        return {}
+
+
+class GroupStep(ABC):
+    """A step that must see all rows: the verdict on one depends on others (duplicates, quotas)."""
+
+    @abstractmethod
+    def judge_all(self, rows: Sequence[Conversation]) -> Sequence[Verdict]:
+        """One verdict for each row, in order."""
+
+    def report(self) -> dict[str, Any]:
+        """What the build's manifest says of this step beside its counts; empty for most."""
+        return {}

@@ -26,8 +26,16 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def llama2_tokenizer_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face style folder of the Llama 2 tokenizer (32,000 pieces), unpacked."""
-    source = shared_data / "tokenizer" / "llama2"
-    folder = tmp_path_factory.mktemp("llama2")
+    return unpacked(shared_data / "tokenizer" / "llama2", tmp_path_factory.mktemp("llama2"))
+
+
+@pytest.fixture(scope="session")
+def codellama70b_tokenizer_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with CodeLlama-70B-Instruct's 16 further tokens, `<step>` among them."""
+    return unpacked(shared_data / "tokenizer" / "codellama70b", tmp_path_factory.mktemp("codellama70b"))
+
+
+def unpacked(source: Path, folder: Path) -> Path:
     for path in source.iterdir():
         if path.suffix == ".gz":
             with gzip.open(path) as packed, (folder / path.stem).open("wb") as plain:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from mft.conversation import Conversation
 from mft.formats.base import PromptFormat, joined
 from mft.generation.hf import generate
+from mft.tokenization.compatibility import stop_ids
 from mft.tokenization.encode import encode_prompt
 from mft.tokenization.load import TextTokenizer
 
@@ -51,7 +52,7 @@ def pick_exercises(rows: Sequence[Conversation], prompt_format: PromptFormat, to
     """
     waiting: dict[str, list[Conversation]] = {task: [] for task in sorted({row.task for row in rows})}
     for row in sorted(rows, key=lambda row: (_draw(seed, row.id), row.id)):
-        if prompt_format.fault(row.messages) is None:
+        if prompt_format.fault(row.messages) is None and prompt_format.fault(row.messages[:-1], prompt=True) is None:
             waiting[row.task].append(row)
     picked: list[Exercise] = []
     while len(picked) < number and any(waiting.values()):
@@ -66,7 +67,7 @@ def generate_samples(model: PreTrainedModel | PeftModel, name: str, exercises: S
                      tokenizer: TextTokenizer, *, max_new_tokens: int) -> list[SampleGeneration]:
     """The model's greedy answers to the exercises, under the name that results give the model."""
     completions = generate(model, tokenizer, [exercise.prompt_ids for exercise in exercises], max_new_tokens=max_new_tokens,
-                           stop_ids=[tokenizer.eos_id], stop_strings=prompt_format.stop_strings)
+                           stop_ids=stop_ids(prompt_format, tokenizer), stop_strings=prompt_format.stop_strings)
     return [SampleGeneration(task=exercise.task, id=exercise.id, prompt=exercise.prompt, reference=exercise.reference,
                              completion=completion.text, finish_reason=completion.finish_reason, model=name)
             for exercise, completion in zip(exercises, completions, strict=True)]

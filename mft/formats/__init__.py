@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["get", "names"]
+__all__ = ["get", "get_reference", "names"]
 
 
 def __getattr__(name: str) -> Any:

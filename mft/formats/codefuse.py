@@ -1,57 +1,30 @@
-"""The format of CodeFuse-CodeLlama-34B: role tags of ordinary text, no newline anywhere, nothing stripped, no BOS.
+"""The formats of CodeFuse-CodeLlama-34B: role tags of ordinary text, no BOS, nothing stripped.
 
-    <|role_start|>system<|role_end|>Be brief.<|role_start|>human<|role_end|>2+2?<|role_start|>bot<|role_end|>4</s>
+    codefuse         <|role_start|>system<|role_end|>Be brief.<|role_start|>human<|role_end|>2+2?<|role_start|>bot<|role_end|>4</s>
+    codefuse_4bit    the same, with a newline after a user's content that does not end in one
+    codefuse_card    each turn on a line of its own: a newline after every content that does not end in one, and after </s>
 
-Source: MFTCoder, release of 2023-09-27, `preprocess_data.py`; both quickstart lines of the model card.
+Source: MFTCoder, release of 2023-09-27, `preprocess_data.py`, and both quickstart lines of the model card (codefuse); the
+quickstart of the 4-bit release's card (codefuse_4bit); the layout that both cards draw (codefuse_card).
 """
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from mft.conversation import Message, Role
-from mft.formats.base import PromptFormat, Segment
-from mft.formats.template import chat_template
+from mft.formats.layout import EOS, Around, Layout, LayoutFormat
 
 OPENING: Final = "<|role_start|>"
-TAGS: Final[Mapping[Role, str]] = {
-    "system": f"{OPENING}system<|role_end|>",
-    "user": f"{OPENING}human<|role_end|>",
-    "assistant": f"{OPENING}bot<|role_end|>",
-}
-
-BODY = """\
-{%- for message in messages -%}
-  {%- if message['role'] == 'system' -%}{{- SYSTEM + message['content'] -}}
-  {%- elif message['role'] == 'user' -%}{{- HUMAN + message['content'] -}}
-  {%- else -%}{{- BOT + message['content'] + END -}}
-  {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- BOT -}}{%- endif -%}
-"""
+SYSTEM, HUMAN, BOT = (f"{OPENING}{role}<|role_end|>" for role in ("system", "human", "bot"))
+LAYOUT: Final = Layout(system=Around(SYSTEM), user=Around(HUMAN), assistant=BOT, end=EOS)
 
 
-class CodeFuse(PromptFormat):
+class CodeFuse(LayoutFormat):
     """`codefuse`: every turn is its tag and its content; an answer ends with the tokenizer's eos."""
 
     name = "codefuse"
+    layout = LAYOUT
     stop_strings = (OPENING,)
     tags = (OPENING,)
-
-    def render_messages(self, messages: Sequence[Message], *, generate: bool) -> list[Segment]:
-        segments: list[Segment] = []
-        for message in messages:
-            segments.append(Segment(TAGS[message.role]))
-            if message.role == "assistant":
-                segments.append(Segment(self.canonical(message.content), trainable=message.train, answer=True))
-                segments.append(Segment(self.eos, trainable=message.train, control=True))
-            else:
-                segments.append(Segment(message.content))
-        if generate:
-            segments.append(Segment(TAGS["assistant"]))
-        return segments
-
-    def chat_template(self) -> str:
-        return chat_template(BODY, self.tags, SYSTEM=TAGS["system"], HUMAN=TAGS["user"], BOT=TAGS["assistant"], END=self.eos)
 
 
 class CodeFuse2023(CodeFuse):
@@ -63,3 +36,17 @@ class CodeFuse2023(CodeFuse):
 
     name = "codefuse_2023"
     segmentwise = True
+
+
+class CodeFuse4Bit(CodeFuse):
+    """`codefuse_4bit`: what the quickstart of the 4-bit release sends."""
+
+    name = "codefuse_4bit"
+    layout = replace(LAYOUT, user=Around(HUMAN, "\n", unless_ended=True))
+
+
+class CodeFuseCard(CodeFuse):
+    """`codefuse_card`: the drawing of the cards. Its newlines are typography; the model was not trained with them."""
+
+    name = "codefuse_card"
+    layout = replace(LAYOUT, system=Around(SYSTEM, "\n", unless_ended=True), user=Around(HUMAN, "\n", unless_ended=True), then="\n")

@@ -40,6 +40,11 @@ def chat_template(body: str, tags: Sequence[str], **literals: str) -> str:
 
     No text outside `{{ }}` is rendered: every tag of guard and body strips the space around it.
     """
-    values = {"TAGS": "[" + ", ".join(map(literal, tags)) + "]", **{name: literal(text) for name, text in literals.items()}}
+    return fill((GUARD + body).replace("TAGS", "[" + ", ".join(map(literal, tags)) + "]", 1), **literals)
+
+
+def fill(template: str, **literals: str) -> str:
+    """A template in which each of these names is replaced by its text as a Jinja string."""
+    values = {name: literal(text) for name, text in literals.items()}
     names = re.compile(r"\b(?:" + "|".join(values) + r")\b")   # one pass: a token's own text may hold one of the names
-    return names.sub(lambda match: values[match[0]], GUARD + body).strip()
+    return names.sub(lambda match: values[match[0]], template).strip()

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -18,8 +19,9 @@ from mft.generation.hf import generate
 from mft.modeling.adapters import FACTS, is_adapter, read_adapter_facts
 from mft.modeling.base import resolve_base
 from mft.modeling.load import load_model
+from mft.tokenization.compatibility import format_for, stop_ids
 from mft.tokenization.encode import encode_prompt
-from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer
+from mft.tokenization.load import TextTokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class ChatModel:
         """
         prompt = encode_prompt(messages, self.prompt_format, self.tokenizer)
         return generate(self.model, self.tokenizer, [prompt], max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
-                        seed=seed, stop_ids=[self.tokenizer.eos_id], stop_strings=self.prompt_format.stop_strings)[0]
+                        seed=seed, stop_ids=stop_ids(self.prompt_format, self.tokenizer),
+                        stop_strings=self.prompt_format.stop_strings)[0]
 
 
 def load_chat_model(path: Path, format_name: str | None = None) -> ChatModel:
@@ -58,9 +61,9 @@ def load_chat_model(path: Path, format_name: str | None = None) -> ChatModel:
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder; give a model folder or an adapter folder")
     name = _format_name(path, format_name)
-    formats.get(name)   # An unknown name is reported before gigabytes are read.
     tokenizer = load_tokenizer(_tokenizer_folder(path))
-    return ChatModel(load_model(path), tokenizer, format_for(name, tokenizer))
+    prompt_format = format_for(name, tokenizer)   # an unknown name is reported before gigabytes are read
+    return ChatModel(load_model(path), tokenizer, prompt_format)
 
 
 def answer(model_path: Path, messages: Sequence[Message], *, format_name: str | None = None, max_new_tokens: int = 512,
@@ -75,15 +78,15 @@ def answer(model_path: Path, messages: Sequence[Message], *, format_name: str | 
     return chat.answer(turns, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
 
 
-def _format_name(path: Path, given: str | None) -> str:
+def _format_name(path: Path, given: str | None) -> str | dict[str, Any]:
     facts = read_json(path / FACTS) if (path / FACTS).is_file() else {}
     own = facts.get("format") or None
     if given is None and own is None:
         raise FormatError(f"{path}: does not say which prompt format it was trained with ({FACTS} names none); "
                           f"give --format: {', '.join(formats.names())}")
-    if given is not None and own is not None and given != own:
+    if given is not None and own is not None and formats.get_reference(given) != own:
         logger.warning("%s was trained with format %s; %s is used as asked", path, own, given)
-    return str(given or own)
+    return given if given is not None else own or ""
 
 
 def _tokenizer_folder(path: Path) -> Path:

@@ -8,7 +8,8 @@ from mft.errors import ModelError
 from mft.files import read_json, write_json
 from mft.formats.base import PromptFormat
 from mft.merging.origin import FACTS
-from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer
+from mft.tokenization.compatibility import format_for, stop_ids
+from mft.tokenization.load import TextTokenizer, load_tokenizer
 from mft.tokenization.release import write_release_tokenizer
 
 GENERATION = "generation_config.json"
@@ -26,7 +27,7 @@ def write_model_config(base_config: dict[str, Any], dtype: str, folder: Path) ->
     write_json(folder / "config.json", config | dict.fromkeys(keys, DTYPE_NAMES[dtype]))
 
 
-def load_format(base: Path, name: str | None) -> tuple[TextTokenizer, PromptFormat] | None:
+def load_format(base: Path, name: str | dict[str, Any] | None) -> tuple[TextTokenizer, PromptFormat] | None:
     """The base's tokenizer and the prompt format of this name; None for no name.
 
     Raises:
@@ -51,7 +52,7 @@ def write_tokenizer(base: Path, known: tuple[TextTokenizer, PromptFormat] | None
         return
     tokenizer, prompt_format = known
     write_release_tokenizer(tokenizer, prompt_format, folder)
-    write_json(folder / FACTS, {"format": prompt_format.name})
+    write_json(folder / FACTS, {"format": prompt_format.reference})
     write_json(folder / GENERATION, _generation_config(base, tokenizer, prompt_format))
 
 
@@ -62,7 +63,7 @@ def _generation_config(base: Path, tokenizer: TextTokenizer, prompt_format: Prom
         ends = given.get("eos_token_id")
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{path}: damaged ({error!r})") from error
-    stops = [tokenizer.control_id(prompt_format.eos)]
+    stops = stop_ids(prompt_format, tokenizer)
     stops += [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None and end not in stops]
     kept = {key: value for key, value in given.items() if key not in DROPPED_KEYS and value is not None}
     named = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}

@@ -33,8 +33,8 @@ SAFETENSORS_NAMES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 Progress = Callable[[int, int], None]
 
 
-def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt_format: str | None = None, overwrite: bool = False,
-          progress: Progress | None = None) -> MergeResult:
+def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt_format: str | dict[str, Any] | None = None,
+          overwrite: bool = False, progress: Progress | None = None) -> MergeResult:
     """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches.
 
     Weights stream through blocks of a few MB; whatever the model's size, the merge holds less than 1 GB. `prompt_format`
@@ -79,7 +79,8 @@ def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt
             stage_seconds=seconds)
         write_json(folder / RESULT, result.to_json())
         write_manifest(folder, {
-            "made_by": "mft merge", "options": options.model_dump(), "format": format_name, "base": origin.base or base.name,
+            "made_by": "mft merge", "options": options.model_dump(),
+            "format": known_format and known_format[1].reference, "base": origin.base or base.name,
             "base_files": base_files, "adapter_files": hash_files(sorted(filter(Path.is_file, adapter.iterdir()))),
             "versions": {"mft": __version__, "torch": version("torch"), "python": platform.python_version()}})
     logger.info("merged %d of %d tensors in %.1f s", result.merged, result.tensors, result.seconds)

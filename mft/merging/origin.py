@@ -21,7 +21,7 @@ class AdapterOrigin:
     base: str | None = None
     base_files: tuple[tuple[str, str], ...] = ()
     """Names of the base's files with their sha256."""
-    format: str | None = None
+    format: str | dict[str, Any] | None = None
 
 
 def read_origin(adapter: Path) -> AdapterOrigin:

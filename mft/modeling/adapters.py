@@ -21,12 +21,12 @@ class AdapterFacts:
     """What an adapter was trained on: enough to use it, and to refuse another base.
 
     `base` is a built-in name, a hub id or an absolute folder; `base_files` maps config.json and each weights file to
-    its sha256.
+    its sha256. `format` is the name of the prompt format, or what a user's YAML of it says.
     """
 
     base: str
     base_files: dict[str, str]
-    format: str
+    format: str | dict[str, Any]
     context: int
     quantization: QuantizationConfig
 

@@ -1,10 +1,13 @@
 """What a YAML says about the model: base, prompt format, quantisation while training, adapter."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from mft.config.model import StrictModel
+from mft.errors import MftError
+from mft.formats.registry import get, get_reference, names
 
 
 class ModelConfig(StrictModel):
@@ -13,11 +16,27 @@ class ModelConfig(StrictModel):
     base: str
     """A folder, a hub id, or the built-in `tiny-code-llama`."""
 
-    format: str
-    """Name of the prompt format (`codefuse`, `codefuse_2023`, `ziya`)."""
+    format: str | dict[str, Any]
+    """Name of the prompt format (README.md lists them), a YAML file of one's own (relative to this config), or what it says."""
 
     context: int = Field(4096, ge=16)
     """Length of a packed row and of the longest sample, in tokens. Never above the base's own maximum."""
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, given: str | dict[str, Any], info: ValidationInfo) -> str | dict[str, Any]:
+        """A YAML file is read here, so that all that hangs on a config hangs on what the file says."""
+        try:
+            if isinstance(given, dict):
+                get(given)
+                return given
+            if given.endswith((".yaml", ".yml")):
+                return get_reference(str((info.context or {}).get("folder", Path()) / given))
+            if given not in names():
+                get(given)
+        except MftError as error:
+            raise ValueError(str(error)) from error
+        return given
 
 
 class QuantizationConfig(StrictModel):

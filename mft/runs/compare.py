@@ -15,7 +15,8 @@ from mft.modeling.base import read_model_config, resolve_base
 from mft.modeling.config import QuantizationConfig
 from mft.runs.inputs import resolve_tokenizer
 from mft.runs.progress import progress_bar
-from mft.tokenization.load import format_for, load_tokenizer
+from mft.tokenization.compatibility import format_for
+from mft.tokenization.load import load_tokenizer
 from mft.tokenization.store import encode_conversations
 
 
@@ -39,11 +40,12 @@ def loss_of_models(data: Path, models: Sequence[str], format_name: str | None, c
     return {**result, "dropped": dict(encoded.dropped)}
 
 
-def _format_of(models: Sequence[ModelUnderTest]) -> str:
+def _format_of(models: Sequence[ModelUnderTest]) -> str | dict[str, Any]:
     known = [read_json(model.path / FACTS)["format"] for model in models if (model.path / FACTS).is_file()]
     if not known:
         raise FormatError(f"no model says which prompt format it was trained with; give --format: {', '.join(names())}")
-    return str(known[0])
+    first: str | dict[str, Any] = known[0]
+    return first
 
 
 def _longest(path: Path) -> int:

@@ -123,4 +123,4 @@ def load_project(path: Path, overrides: list[str] | None = None) -> ProjectConfi
     Raises:
         ConfigError: every mistake, with its line.
     """
-    return load_config(ProjectConfig, path, overrides or [])
+    return load_config(ProjectConfig, path, overrides or [], context={"folder": path.parent})

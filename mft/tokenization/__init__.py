@@ -9,7 +9,7 @@ from typing import Any
 
 from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample, encode, encode_prompt, encode_rows
 
-_LAZY = {"load_tokenizer": "load", "TextTokenizer": "load", "format_for": "load", "pack": "packing"}
+_LAZY = {"load_tokenizer": "load", "TextTokenizer": "load", "format_for": "compatibility", "pack": "packing"}
 
 __all__ = ["IGNORE_INDEX", "TextTokenizer", "TokenizedSample", "encode", "encode_prompt", "encode_rows", "format_for",
            "load_tokenizer", "pack"]

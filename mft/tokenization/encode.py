@@ -12,10 +12,11 @@ A later prompt holds the same section as history, encoded as one string. When it
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from mft.conversation import Conversation, Message
-from mft.errors import DataError
+from mft.conversation import Conversation, Message, Span
+from mft.errors import DataError, FormatError
 from mft.formats.base import PromptFormat, Segment
 
 if TYPE_CHECKING:
@@ -57,13 +58,18 @@ class EncodedRow:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Text up to an answer, the answer if there is one, and the control token that closes them if there is one."""
+    """Text up to an answer, the answer if there is one, and the control token that closes them if there is one.
+
+    `untrained`: spans of a trained answer that are left out. `end_text`: how the closing token stands in the row's text.
+    """
 
     prompt: str
     answer: str | None = None
     end: str | None = None
     train_answer: bool = False
     train_end: bool = False
+    untrained: tuple[Span, ...] = ()
+    end_text: str = ""
 
     @property
     def text(self) -> str:
@@ -77,22 +83,26 @@ def encode(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "
     boundary, a server's history has other ids there than this row; `encode_rows` then gives a row for each turn.
 
     Raises:
-        FormatError: the format cannot render the conversation.
+        FormatError: the format cannot render the conversation, or needs a row for each of its answers (`encode_rows`).
         DataError: a message holds what this vocabulary cannot say (TEXT_FAULTS).
         TokenizerError: the format's control tokens are not in this vocabulary.
     """
-    sections = _sections_of(conversation, prompt_format, tokenizer)
+    plans = _plans_of(conversation, prompt_format, tokenizer)
+    if len(plans) > 1:
+        raise FormatError(f"{conversation.id}: format '{prompt_format.name}' trains one row per assistant turn, and {len(plans)} are to be "
+                          "trained here; use encode_rows")
+    sections = plans[0].sections
     trained = [index for index, section in enumerate(sections) if section.train_answer]
-    return _row(sections, trained, _texts([sections], tokenizer), tokenizer, task_id, conversation.id).sample
+    return _row(sections, trained, _texts([sections], tokenizer), tokenizer, task_id, plans[0].name).sample
 
 
 def encode_rows(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "TextTokenizer",
                 task_id: int = 0) -> list[TokenizedSample]:
     """The rows that train a conversation so that each answer sees the ids a server would give (law 3).
 
-    One row when that is possible. When the tokens of a trained answer that is not the last would run over its boundary:
-    one row per trained answer, `id#k` for the k-th assistant turn, which ends there and trains that answer alone. Either
-    way each trainable answer is trained once. `codefuse_2023` always gives one row.
+    One row when that is possible. When the format needs a row per turn (codellama70b), or the tokens of a trained answer
+    that is not the last would run over its boundary: one row per trained answer, `id#k` for the k-th assistant turn, which
+    ends there and trains that answer alone. Either way each trainable answer is trained once. `codefuse_2023` always gives one row.
 
     Raises:
         As `encode`.
@@ -103,10 +113,10 @@ def encode_rows(conversation: Conversation, prompt_format: PromptFormat, tokeniz
 def encode_many(conversations: Sequence[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer",
                 task_ids: Sequence[int]) -> list[list[EncodedRow]]:
     """`encode_rows` of many conversations, with the text of each row; the tokenizer is called for all of them at once."""
-    plans = [_sections_of(conversation, prompt_format, tokenizer) for conversation in conversations]
-    texts = _texts(plans, tokenizer)
-    return [list(_rows(sections, texts, tokenizer, task_id, conversation.id))
-            for conversation, sections, task_id in zip(conversations, plans, task_ids, strict=True)]
+    plans = [_plans_of(conversation, prompt_format, tokenizer) for conversation in conversations]
+    texts = _texts([plan.sections for own in plans for plan in own], tokenizer)
+    return [[row for plan in own for row in _rows(plan.sections, texts, tokenizer, task_id, plan.name)]
+            for own, task_id in zip(plans, task_ids, strict=True)]
 
 
 def encode_prompt(messages: Sequence[Message], prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> list[int]:
@@ -160,10 +170,13 @@ def split_sections(segments: Sequence[Segment], *, segmentwise: bool = False) ->
     answer: list[Segment] = []
 
     def close(end: Segment | None) -> None:
-        assert len({segment.trainable for segment in answer}) <= 1, "one answer, trained whole or not at all"
+        text = "".join(segment.text for segment in answer)
+        # A span may leave out all of an answer; its end mark still tells that it is trained.
+        trained = bool(end and end.trainable) or any(segment.trainable for segment in answer)
         sections.append(Section(
-            prompt="".join(prompt), answer="".join(segment.text for segment in answer) if answer else None,
-            end=end.text if end else None, train_answer=bool(answer and answer[0].trainable), train_end=bool(end and end.trainable)))
+            prompt="".join(prompt), answer=text if answer else None, end=end.control_token if end else None,
+            train_answer=bool(answer) and trained, train_end=bool(end and end.trainable),
+            untrained=_untrained_spans(answer) if trained else (), end_text=end.text if end else ""))
         prompt.clear()
         answer.clear()
 
@@ -181,9 +194,30 @@ def split_sections(segments: Sequence[Segment], *, segmentwise: bool = False) ->
     return sections
 
 
-def _sections_of(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> list[Section]:
+def _untrained_spans(answer: Sequence[Segment]) -> tuple[Span, ...]:
+    """The spans of an answer's text that are not trained."""
+    ends = [0, *accumulate(len(segment.text) for segment in answer)]
+    return tuple((start, end) for segment, start, end in zip(answer, ends, ends[1:], strict=False) if not segment.trainable and end > start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The sections of one row, or of the rows that `_rows` makes of them, and its name."""
+
+    sections: list[Section]
+    name: str
+
+
+def _plans_of(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> list[_Plan]:
     _refuse_text_faults(conversation.messages, tokenizer, conversation.id)
-    return split_sections(prompt_format.render(conversation), segmentwise=prompt_format.segmentwise)
+    segments = prompt_format.render(conversation)
+    if not prompt_format.row_per_turn:
+        return [_Plan(split_sections(segments, segmentwise=prompt_format.segmentwise), conversation.id)]
+    messages = conversation.messages
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    names = [f"{conversation.id}#{number}" if len(answers) > 1 else conversation.id for number in range(1, len(answers) + 1)]
+    return [_Plan(split_sections(prompt_format.render_messages(messages[:index + 1], generate=False)), name)
+            for index, name in zip(answers, names, strict=True) if messages[index].train]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +278,23 @@ def _row(sections: list[Section], trained: Sequence[int], texts: _Texts, tokeniz
         else:
             prompt, answer = texts.sections[section.text], []
         input_ids += prompt + answer
-        labels += [IGNORE_INDEX] * len(prompt) + (answer if train else [IGNORE_INDEX] * len(answer))
+        labels += [IGNORE_INDEX] * len(prompt) + (_labels(section, answer, tokenizer) if train else [IGNORE_INDEX] * len(answer))
         if section.end is not None:
             end = tokenizer.control_id(section.end)
             input_ids.append(end)
             labels.append(end if train and section.train_end else IGNORE_INDEX)
+    labels[0] = IGNORE_INDEX   # no left neighbour to be predicted from (a text without BOS)
     sample = TokenizedSample(tuple(input_ids), tuple(labels), task_id, name)
-    assert sample.labels[0] == IGNORE_INDEX, "the first token has no left neighbour to be predicted from"
     assert sample.trained_tokens > 0, "a row must train something"
-    return EncodedRow(sample, "".join(section.text + (section.end or "") for section in sections))
+    return EncodedRow(sample, "".join(section.text + section.end_text for section in sections))
+
+
+def _labels(section: Section, answer: list[int], tokenizer: "TextTokenizer") -> list[int]:
+    """The labels of a trained answer: its ids, but for the tokens that hold a character of an untrained span."""
+    if not section.untrained or section.answer is None:
+        return answer
+    position = [0, *accumulate(len(character.encode()) for character in section.answer)]
+    left_out = [(position[start], position[end]) for start, end in section.untrained]
+    edges = tokenizer.byte_edges(answer, section_start=not section.prompt)
+    return [IGNORE_INDEX if any(first < end and start < last for start, end in left_out) else token
+            for token, first, last in zip(answer, edges, edges[1:], strict=False)]

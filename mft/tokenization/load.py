@@ -6,6 +6,7 @@ loses one (transformers issues 46491, 47487, 47602). Here the file is given to t
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from mft import formats
 from mft.errors import TokenizerError
-from mft.formats.base import PromptFormat
 from mft.tokenization.family import Family, byte_of_character, family_of, is_control, piece_bytes
 from mft.tokenization.parity import parity_gate
 
@@ -41,6 +40,8 @@ class TextTokenizer:
         """Control tokens: id -> text."""
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self._control_ids = {text: index for index, text in control.items()}
+        self.control_patterns = _control_patterns(backend, control)
+        """How a server finds each control token in text: with the spaces around it, for one that takes them in."""
         self.bos_token, self.unk_token = tokens["bos_token"], tokens["unk_token"]
         self.eos_token = tokens["eos_token"] or ""
         self.pad_token = tokens["pad_token"] if tokens["pad_token"] not in (None, self.eos_token) else self.unk_token
@@ -82,6 +83,19 @@ class TextTokenizer:
         """
         start = not len(prompt_ids) or prompt_ids[-1] in self.control
         return self._text(completion_ids, section_start=start, skip_control=skip_control)
+
+    def byte_edges(self, ids: Sequence[int], *, section_start: bool) -> list[int]:
+        """Where each of these text tokens begins in the UTF-8 of their text, and where the last one ends; len(ids) + 1 numbers.
+
+        The dummy prefix of a Llama section is no text: with `section_start` its byte counts for nothing.
+        """
+        edges = [0]
+        for number, index in enumerate(ids):
+            piece = self._bytes[index]
+            if number == 0 and section_start and self.family == "llama":
+                piece = piece.removeprefix(b" ")
+            edges.append(edges[-1] + len(piece))
+        return edges
 
     def control_id(self, token: str) -> int:
         """The id of a control token.
@@ -134,19 +148,6 @@ def load_tokenizer(path: str | Path) -> TextTokenizer:
     return tokenizer
 
 
-def format_for(name: str, tokenizer: TextTokenizer) -> PromptFormat:
-    """The prompt format of this name with the control tokens of this tokenizer.
-
-    Raises:
-        FormatError: no such format.
-        TokenizerError: the format begins with a BOS and the tokenizer has none.
-    """
-    prompt_format: PromptFormat = formats.get(name, bos=tokenizer.bos_token or "", eos=tokenizer.eos_token)
-    if prompt_format.uses_bos and tokenizer.bos_token is None:
-        raise TokenizerError(f"{tokenizer.folder}: format '{name}' begins with a BOS, and this tokenizer names no bos_token")
-    return prompt_format
-
-
 def read_tokenizer(folder: Path) -> TextTokenizer:
     """Read a tokenizer folder without the parity gate (for `mft doctor`, which shows what fails)."""
     file = _tokenizer_file(folder)
@@ -172,6 +173,12 @@ def read_tokenizer(folder: Path) -> TextTokenizer:
     backend.no_truncation()
     backend.no_padding()
     return TextTokenizer(folder, backend, family, tokens, control, hashlib.sha256(content).hexdigest())
+
+
+def _control_patterns(backend: Tokenizer, control: dict[int, str]) -> dict[str, str]:
+    added = backend.get_added_tokens_decoder()
+    return {text: (r"\s*" if added[index].lstrip else "") + re.escape(text) + (r"\s*" if added[index].rstrip else "")
+            for index, text in control.items()}
 
 
 def _tokenizer_file(folder: Path) -> Path:

@@ -100,7 +100,8 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     if stop.received is not None and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped by signal {stop.received} after step {trainer.state.global_step}; the state is saved in {out}; "
                           "the same command goes on from there")
-    facts = AdapterFacts(lasting_name(job.model.base, job.base), base_files, job.model.format, job.model.context, job.quantization)
+    facts = AdapterFacts(lasting_name(job.model.base, job.base), base_files, tokens.prompt_format.reference, job.model.context,
+                         job.quantization)
     save_adapter(model, facts, tokens.tokenizer, tokens.prompt_format, out / ADAPTER)
     record = {
         "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,

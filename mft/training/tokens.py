@@ -14,8 +14,9 @@ from mft.errors import CheckFailed
 from mft.files import MANIFEST, read_json, sha256_json
 from mft.formats.base import PromptFormat
 from mft.modeling.config import ModelConfig
+from mft.tokenization.compatibility import format_for
 from mft.tokenization.encode import TokenizedSample
-from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer
+from mft.tokenization.load import TextTokenizer, load_tokenizer
 from mft.tokenization.show import spans
 from mft.tokenization.store import EncodedSet, encode_conversations, read_tokens, statistics, write_tokens
 
@@ -76,8 +77,8 @@ def encode_run(data: Path, tokenizer_folder: Path, model: ModelConfig, cache: Pa
     rows = read_built(data)
     manifest = read_json(data / MANIFEST)
     tasks = list(manifest["per_task"])
-    key = sha256_json({"rows": manifest["sha256"], "tokenizer": tokenizer.sha256, "format": model.format, "context": model.context,
-                       "tasks": tasks})
+    key = sha256_json({"rows": manifest["sha256"], "tokenizer": tokenizer.sha256, "context": model.context, "tasks": tasks,
+                       "format": [prompt_format.reference, prompt_format.chat_template()]})
     parts = {name: _part(cache / name, rows[name], prompt_format, tokenizer, model.context, tasks, key) for name in PARTS}
     origins = {row.id: row.origin for row in rows["train"]}
     return RunTokens(tokenizer, prompt_format, parts, origins, key)

@@ -9,7 +9,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 
 from mft.errors import FormatError, TokenizerError
-from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer, read_tokenizer
+from mft.tokenization.compatibility import format_for
+from mft.tokenization.load import TextTokenizer, load_tokenizer, read_tokenizer
 from mft.tokenization.parity import HARD_TEXTS, parity_gate
 
 LLAMA_NORMALIZER = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]

@@ -9,7 +9,8 @@ from mft import formats
 from mft.conversation import Message
 from mft.errors import TokenizerError
 from mft.tokenization.encode import encode_prompt
-from mft.tokenization.load import format_for, load_tokenizer
+from mft.tokenization.compatibility import format_for
+from mft.tokenization.load import load_tokenizer
 from mft.tokenization.release import write_release_tokenizer
 
 MESSAGES = [Message("system", "  Be brief.\n"), Message("user", "    return 1\n"), Message("assistant", "`x`"),

@@ -4,8 +4,9 @@ import pytest
 
 from mft.conversation import Conversation, Message
 from mft.tokenization.encode import encode_rows
-from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer
-from mft.tokenization.show import Span, render_terminal, spans
+from mft.tokenization.compatibility import format_for
+from mft.tokenization.load import TextTokenizer, load_tokenizer
+from mft.tokenization.show import Piece, Span, pieces, spans
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,8 @@ def test_the_2023_encoding_shows_the_spaces_of_its_dummy_prefixes(llama2):
     assert spans(row, llama2) == [Span("<|role_start|>human<|role_end|> 2+2? <|role_start|>bot<|role_end|>", False), Span(" 4</s>", True)]
 
 
-def test_the_terminal_text_colours_trained_parts_alone(llama2):
-    (row,) = encode_rows(conversation("[bold]a", "b"), format_for("ziya", llama2), llama2)
-    text = render_terminal(row, llama2)
-    assert text.plain == "<s><human>: \n[bold]a\n<bot>: \nb</s>"
-    assert [(text.plain[span.start:span.end], span.style) for span in text.spans] == [
-        ("<s><human>: \n[bold]a\n<bot>: \n", "dim"), ("b</s>", "bold green")]
+def test_pieces_tell_a_control_token_from_text_that_looks_like_it(llama2):
+    (row,) = encode_rows(conversation("a</s>", "b</s>"), format_for("ziya", llama2), llama2)
+    assert pieces(row, llama2) == [
+        Piece("<s>", False, True), Piece("<human>: \na</s>\n<bot>: \n", False, False), Piece("b</s>", True, False), Piece("</s>", True, True)]
+    assert "".join(piece.text for piece in pieces(row, llama2)) == "".join(span.text for span in spans(row, llama2))

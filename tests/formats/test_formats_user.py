@@ -48,7 +48,8 @@ def test_its_template_gives_the_same_bytes(house):
     own = formats.get(str(house))
     values = [{"role": message.role, "content": message.content} for message in MESSAGES]
     for part, generate in ((3, False), (2, True)):
-        text = tokenizer.apply_chat_template(values[:part], chat_template=own.chat_template(), tokenize=False, add_generation_prompt=generate)
+        text = tokenizer.apply_chat_template(values[:part], chat_template=own.chat_template(), tokenize=False,
+                                             add_generation_prompt=generate)
         assert text == joined(own.render_messages(MESSAGES[:part], generate=generate))
 
 

@@ -38,8 +38,8 @@ def test_the_table_says_what_goes_together(llama2, llama70b, deepseek):
     assert refused(llama2) == {
         "codellama70b": "no <step> in the vocabulary", "chatml": "no <|im_end|>, <|im_start|> in the vocabulary",
         "fim": "no ▁<EOT>, ▁<PRE>, ▁<SUF>, ▁<MID> in the vocabulary",
-        "jinja": "format 'jinja' is the tokenizer's own chat template, and this tokenizer has none (chat_template.jinja, or chat_template in "
-                 "tokenizer_config.json)"}
+        "jinja": "format 'jinja' is the tokenizer's own chat template, and this tokenizer has none (chat_template.jinja, or "
+                 "chat_template in tokenizer_config.json)"}
     assert refused(llama70b).keys() == {"chatml", "jinja"}
     assert refused(deepseek) == {
         "mftcoder": "no <s> in the vocabulary", "codellama70b": "no <step> in the vocabulary",
@@ -47,8 +47,9 @@ def test_the_table_says_what_goes_together(llama2, llama70b, deepseek):
 
 
 def test_a_refusal_names_the_tokens_and_what_would_go(llama2, deepseek):
-    with pytest.raises(TokenizerError, match=r"format 'fim' needs ▁<EOT>, ▁<PRE>, ▁<SUF>, ▁<MID> as control tokens of the vocabulary, one id each; "
-                                             r".*go with it: codefuse, codefuse_2023, codefuse_4bit, codefuse_card, mftcoder, ziya, llama2, alpaca, raw$"):
+    with pytest.raises(TokenizerError, match=r"format 'fim' needs ▁<EOT>, ▁<PRE>, ▁<SUF>, ▁<MID> as control tokens of the vocabulary, one "
+                                             r"id each; .*go with it: codefuse, codefuse_2023, codefuse_4bit, codefuse_card, mftcoder, ziya, "
+                                             r"llama2, alpaca, raw$"):
         format_for("fim", llama2)
     with pytest.raises(TokenizerError, match=r"'mftcoder' needs <s> as control tokens"):
         format_for("mftcoder", deepseek)
@@ -68,7 +69,8 @@ def test_the_reference_ids_of_codellama70b(shared_data, llama70b):
 
 def test_codellama70b_gives_a_row_for_each_answer(llama70b):
     own = format_for("codellama70b", llama70b)
-    messages = (*ROUND, Message("user", "3+3?"), Message("assistant", "No.", train=False), Message("user", "4+4?"), Message("assistant", "a8"))
+    messages = (*ROUND, Message("user", "3+3?"), Message("assistant", "No.", train=False),
+                Message("user", "4+4?"), Message("assistant", "a8"))
     rows = encode_rows(Conversation("row", "task", messages), own, llama70b)
     assert [row.id for row in rows] == ["row#1", "row#3"]
     for row, upto in zip(rows, (1, 5), strict=True):
@@ -89,7 +91,8 @@ def test_codellama70b_gives_a_row_for_each_answer(llama70b):
      [X] * 11 + [29946, 13, 2, X, X]),
     ("llama2", [1, 518, 25580, 29962, 29871, 29906, 29974, 29906, 29973, 518, 29914, 25580, 29962, 29871, 29946, 29871, 2],
      [X] * 13 + [29871, 29946, 29871, 2]),
-    ("ziya", [1, 529, 26029, 23917, 29871, 13, 29906, 29974, 29906, 29973, 13, 29966, 7451, 23917, 29871, 13, 29946, 2], [X] * 16 + [29946, 2]),
+    ("ziya", [1, 529, 26029, 23917, 29871, 13, 29906, 29974, 29906, 29973, 13, 29966, 7451, 23917, 29871, 13, 29946, 2],
+     [X] * 16 + [29946, 2]),
 ])
 def test_ids_and_labels_of_one_round(llama2, name, ids, labels):
     row = encode(Conversation("row", "task", ROUND), format_for(name, llama2), llama2)
@@ -114,8 +117,9 @@ def test_spans_leave_out_every_token_that_holds_one_of_their_characters(llama2, 
     answer = "Sure! naïve = 你好 # done"
     start = answer.index("naïve")
     spans = ((0, 5), (start + 2, answer.index(" #")))
-    row = encode(Conversation("row", "task", (ROUND[0], Message("assistant", answer, untrained=spans))), format_for(name, llama2), llama2)
-    whole = encode(Conversation("row", "task", (ROUND[0], Message("assistant", answer))), format_for(name, llama2), llama2)
+    own = format_for(name, llama2)
+    row = encode(Conversation("row", "task", (ROUND[0], Message("assistant", answer, untrained=spans))), own, llama2)
+    whole = encode(Conversation("row", "task", (ROUND[0], Message("assistant", answer))), own, llama2)
     assert row.input_ids == whole.input_ids
     assert all(label in (X, other) for label, other in zip(row.labels, whole.labels, strict=True))
     first = next(index for index, label in enumerate(whole.labels) if label != X)
@@ -126,7 +130,8 @@ def test_spans_leave_out_every_token_that_holds_one_of_their_characters(llama2, 
 
 
 def test_an_answer_that_is_left_out_whole_still_trains_its_end(llama2):
-    row = encode(Conversation("row", "task", (ROUND[0], Message("assistant", "4", untrained=((0, 1),)))), format_for("codefuse", llama2), llama2)
+    answer = Message("assistant", "4", untrained=((0, 1),))
+    row = encode(Conversation("row", "task", (ROUND[0], answer)), format_for("codefuse", llama2), llama2)
     assert [label for label in row.labels if label != X] == [2]
 
 
@@ -139,7 +144,8 @@ def test_a_released_folder_gives_the_same_prompt_ids_through_transformers(name, 
     tokenizer = request.getfixturevalue(vocabulary)
     own = format_for(name, tokenizer)
     write_release_tokenizer(tokenizer, own, tmp_path)
-    messages = [Message("user", "    return 1\n")] if name == "raw" else [Message("system", "Be brief."), *ROUND, Message("user", "    return 1\n x")]
+    chat = [Message("system", "Be brief."), *ROUND, Message("user", "    return 1\n x")]
+    messages = [Message("user", "    return 1\n")] if name == "raw" else chat
     values = [{"role": message.role, "content": message.content} for message in messages]
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     ids = loaded.apply_chat_template(values, add_generation_prompt=True, tokenize=True)["input_ids"]

@@ -38,8 +38,8 @@ def folders(llama2_tokenizer_folder, deepseek_tokenizer_folder, codellama70b_tok
 
 BELOW = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 DEEPSEEK = ("You are an AI programming assistant, utilizing the Deepseek Coder model, developed by Deepseek Company, and you only answer "
-            "questions related to computer science. For politically sensitive questions, security and privacy issues, and other non-computer "
-            "science questions, you will refuse to answer\n")
+            "questions related to computer science. For politically sensitive questions, security and privacy issues, and other "
+            "non-computer science questions, you will refuse to answer\n")
 FIM = {"<s>": ("▁<PRE>", "▁<SUF>", "▁<MID>"), "<｜begin▁of▁sentence｜>": ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>")}
 
 

@@ -8,8 +8,8 @@ import pytest
 from mft import formats
 from mft.conversation import Message
 from mft.errors import TokenizerError
-from mft.tokenization.encode import encode_prompt
 from mft.tokenization.compatibility import format_for
+from mft.tokenization.encode import encode_prompt
 from mft.tokenization.load import load_tokenizer
 from mft.tokenization.release import write_release_tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 
 PUBLIC = {
     "mft.data.build": ["recipe", "out", "overwrite"],
-    "mft.formats.get": ["name", "bos", "eos"],
+    "mft.formats.get": ["name", "bos", "eos", "control", "template"],
     "mft.tokenization.encode": ["conversation", "prompt_format", "tokenizer", "task_id"],
     "mft.tokenization.pack": ["lengths", "capacity", "seed"],
     "mft.training.losses.task_loss": ["token_losses", "labels", "task_ids", "sample_ids", "mode", "weights", "num_tasks", "counts"],

@@ -3,7 +3,7 @@
 VERBS = {
     "quickstart": "the whole chain on the running Python's standard library, no network",
     "run": "all stages of a config, each skipped when nothing it depends on has changed",
-    "data": "build, encode, show, stats: from sources to masked token ids",
+    "data": "build, encode, show, stats, diff, formats: from sources to masked token ids",
     "train": "fine-tune an adapter",
     "merge": "adapter + base -> merged model, checked",
     "generate": "answer a prompt with a base + adapter or a merged model",

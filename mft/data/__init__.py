@@ -11,7 +11,7 @@ _PUBLIC = {
     "build": "mft.data.pipeline",
     "read_built": "mft.data.pipeline",
     "load_recipe": "mft.data.config",
-    "read_conversations": "mft.data.jsonl",
+    "read_conversations": "mft.data.readers.conversations",
 }
 __all__ = ["build", "load_recipe", "read_built", "read_conversations"]
 

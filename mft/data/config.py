@@ -2,88 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from mft.config.load import load_config
 from mft.config.model import StrictModel
+from mft.data.mixture.config import Mixture, ProportionalMixture, mixture_fault
+from mft.data.source_config import JoinBelow, PythonCodeSource, Source
 from mft.data.step_registry import Step
-from mft.data.walk import named_files, tree_folder
-from mft.errors import DataError
-
-ConverterName = Literal["auto", "chat_rounds", "messages", "sharegpt"]
-Make = Literal["text2code", "docstring", "completion", "usage"]
-
-
-class JoinBelow(StrictModel):
-    """When a task is too small to be measured alone, and where its rows go then."""
-
-    rows: int = Field(gt=0)
-    """Fewer validation rows than this, and the task is joined to another."""
-
-    files: int = Field(gt=0)
-    """Validation rows from fewer files than this, and the task is joined to another."""
-
-    task: str
-    """The task of this recipe that takes the rows of all splits; they take its weight too."""
-
-
-class _Located(StrictModel):
-    """A source whose `path` is relative to the recipe's folder (to the working directory for a recipe made in Python)."""
-
-    _folder: Path = PrivateAttr(default_factory=Path)
-
-    def model_post_init(self, context: Any) -> None:
-        self._folder = Path((context or {}).get("folder", "."))
-
-    @property
-    def folder(self) -> Path:
-        """The folder that `path` is relative to."""
-        return self._folder
-
-
-class JsonlSource(_Located):
-    """One or more files of one JSON object a line, plain or `.gz`."""
-
-    type: Literal["jsonl"]
-
-    path: str = Field(min_length=1)
-    """A file, or a glob: `*` inside a name, `**/` for any number of folders."""
-
-    converter: ConverterName = "auto"
-    """The schema of the rows; `auto` decides by key and refuses a row that fits none or several."""
-
-    @field_validator("path")
-    @classmethod
-    def _exists(cls, path: str, info: ValidationInfo) -> str:
-        return _checked(path, info, named_files)
-
-
-class PythonCodeSource(_Located):
-    """The functions of a tree of Python files, made into one kind of row."""
-
-    type: Literal["python_code"]
-
-    path: str = Field(min_length=1)
-    """`stdlib` (of the running Python), or a folder."""
-
-    make: Make
-    """The kind of row; mft/data/harvest.py shows each."""
-
-    exclude: tuple[str, ...] = ()
-    """Globs over paths relative to the tree. site-packages, __pycache__, .git, .venv and node_modules are never read."""
-
-    join_below: JoinBelow | None = None
-    """Decides for the whole task; none: the task stays alone however small it is."""
-
-    @field_validator("path")
-    @classmethod
-    def _exists(cls, path: str, info: ValidationInfo) -> str:
-        return _checked(path, info, tree_folder)
-
-
-Source = Annotated[JsonlSource | PythonCodeSource, Field(discriminator="type")]
 
 
 class TaskConfig(StrictModel):
@@ -91,19 +18,12 @@ class TaskConfig(StrictModel):
 
     weight: float = Field(1.0, gt=0, le=1000)
     """How often each training row is emitted: 2 is twice, 2.5 twice and a half of them thrice, 0.5 a half of them.
-    The half is chosen by hash and seed. Validation rows always appear once."""
+    The half is chosen by hash and seed. Validation rows always appear once. For a mixture of type `proportional` alone."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
 
     steps: tuple[Step, ...] = ()
     """Steps for this task's rows alone, after the common ones."""
-
-
-class MixtureConfig(StrictModel):
-    """How the tasks are mixed."""
-
-    type: Literal["proportional"] = "proportional"
-    """Every row of every task, `weight` times."""
 
 
 class SplitConfig(StrictModel):
@@ -113,7 +33,7 @@ class SplitConfig(StrictModel):
     """Share of the keys (not of the rows) that are held out."""
 
     by: Literal["file", "id"] = "file"
-    """The key: the path of the row's file, so that no file is on both sides, or the row's id."""
+    """The key: the path of the row's file, so that no file is on both sides, or the id that the row was read with."""
 
 
 class RecipeConfig(StrictModel):
@@ -122,7 +42,7 @@ class RecipeConfig(StrictModel):
     name: str = Field(min_length=1)
 
     seed: int = 1234
-    """Decides the order of the rows and the choice of a fractional weight; not the split."""
+    """Decides the order of the rows and which of them a mixture takes; not the split."""
 
     tasks: dict[Annotated[str, Field(min_length=1)], TaskConfig] = Field(min_length=1)
     """In this order: of two equal rows the first task's is kept."""
@@ -130,7 +50,8 @@ class RecipeConfig(StrictModel):
     steps: tuple[Step, ...] = ()
     """Steps over the rows of all tasks together, in order."""
 
-    mixture: MixtureConfig = MixtureConfig()
+    mixture: Mixture = ProportionalMixture()
+    """How many training rows each task gives; validation rows always appear once."""
 
     split: SplitConfig = SplitConfig()
 
@@ -147,6 +68,15 @@ class RecipeConfig(StrictModel):
             if len(set(_join_rules(task))) > 1:
                 raise ValueError(f"the sources of '{name}' disagree on join_below; it decides for the whole task")
         return tasks
+
+    @field_validator("mixture")
+    @classmethod
+    def _mixes_these_tasks(cls, mixture: Mixture, info: ValidationInfo) -> Mixture:
+        tasks: dict[str, TaskConfig] = info.data.get("tasks", {})   # absent when a task has a mistake of its own
+        weights = {name: task.weight for name, task in tasks.items()}
+        if tasks and (fault := mixture_fault(mixture, weights, [name for name, task in tasks.items() if join_rule(task)])):
+            raise ValueError(fault)
+        return mixture
 
 
 def join_rule(task: TaskConfig) -> JoinBelow | None:
@@ -174,14 +104,3 @@ def load_recipe(path: Path, *, must_exist: bool = False) -> RecipeConfig:
         ConfigError: every mistake, each as `file:line: key: what is wrong; what is allowed`.
     """
     return load_config(RecipeConfig, path, context={"folder": path.parent, "must_exist": must_exist})
-
-
-def _checked(path: str, info: ValidationInfo, find: Any) -> str:
-    """`path`, looked for when the context asks for it."""
-    context = info.context or {}
-    if context.get("must_exist"):
-        try:
-            find(context["folder"], path)
-        except DataError as error:
-            raise ValueError(str(error)) from error
-    return path

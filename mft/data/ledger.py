@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -13,9 +14,11 @@ SHOWN = 5
 class Ledger:
     """The counts of one step. Rows are counted where they enter, and again where they leave or are dropped."""
 
-    def __init__(self, step: str, task: str | None = None) -> None:
+    def __init__(self, step: str, task: str | None = None, level: int = logging.WARNING) -> None:
         self.step = step
         self.task = task
+        self.level = level
+        """Level of the log lines that name drops: what a reader cannot use is a warning, what a step was asked to drop is not."""
         self.read = 0
         self.kept = 0
         self.dropped: Counter[str] = Counter()
@@ -23,6 +26,8 @@ class Ledger:
         """Rows that were kept, or kept after a change, with something that a person should know of, by what it is."""
         self.report: dict[str, Any] = {}
         """What the step says of itself beside its counts."""
+        self.lists: Mapping[str, Sequence[Mapping[str, Any]]] = {}
+        """What is too long for the manifest: file name -> lines."""
         self._located: Counter[str] = Counter()
 
     def drop(self, reason: str, where: str = "", detail: str = "") -> None:
@@ -31,7 +36,7 @@ class Ledger:
         if where:
             self._located[reason] += 1
             if self._located[reason] <= SHOWN:
-                logger.warning("%s: dropped: %s%s", where, reason, f" ({detail})" if detail else "")
+                logger.log(self.level, "%s: dropped: %s%s", where, reason, f" ({detail})" if detail else "")
 
     def note(self, what: str) -> None:
         """Count a row that is kept although it is odd (a byte order mark, NUL) or that a step has changed."""
@@ -52,7 +57,7 @@ class Ledger:
             raise AssertionError(f"step '{self.step}' does not add up: {self.summary()}")
         for reason, count in self._located.items():
             if count > SHOWN:
-                logger.warning("%s: %d in all, the first %d are named above", reason, count, SHOWN)
+                logger.log(self.level, "%s: %d in all, the first %d are named above", reason, count, SHOWN)
         logger.info("%s%s: %s", self.step, f" {self.task}" if self.task else "", self.summary())
 
     def to_json(self) -> dict[str, Any]:
@@ -71,13 +76,22 @@ class BuildLedger:
 
     def open(self, step: str, task: str | None = None) -> Ledger:
         """A new ledger, noted in the order of opening."""
-        self.steps.append(Ledger(step, task))
+        self.steps.append(Ledger(step, task, logging.WARNING if step == "read" else logging.DEBUG))
         return self.steps[-1]
 
     @property
     def read(self) -> int:
         """Rows that came in."""
         return sum(ledger.read for ledger in self.steps if ledger.step == "read")
+
+    @property
+    def lists(self) -> dict[str, list[Mapping[str, Any]]]:
+        """File name -> lines of the lists of all steps, each line with its `task` where the step ran over one alone."""
+        out: dict[str, list[Mapping[str, Any]]] = {}
+        for ledger in self.steps:
+            for name, lines in ledger.lists.items():
+                out.setdefault(name, []).extend({"task": ledger.task, **line} if ledger.task else line for line in lines)
+        return out
 
     @property
     def dropped(self) -> Counter[str]:
@@ -88,13 +102,13 @@ class BuildLedger:
         """Check the whole build and return its facts: `{read, kept, emitted, dropped, steps}`.
 
         Raises:
-            AssertionError: a row was lost, or rows were multiplied although every weight is 1.
+            AssertionError: a row was lost, or rows were multiplied although the recipe repeats none.
         """
         dropped, kept = self.dropped, self.steps[-1].kept
         if self.read != kept + dropped.total():
             raise AssertionError(f"the build does not add up: {self.read} read, {kept} kept, {dropped.total()} dropped")
         if emitted != kept and not weighted:
-            raise AssertionError(f"{kept} rows kept but {emitted} emitted, and no task has a weight")
+            raise AssertionError(f"{kept} rows kept but {emitted} emitted, and the recipe repeats no row")
         logger.info("build: %d rows read, %d kept, %d dropped, %d emitted", self.read, kept, dropped.total(), emitted)
         return {"read": self.read, "kept": kept, "emitted": emitted, "dropped": dict(sorted(dropped.items())),
                 "steps": [ledger.to_json() for ledger in self.steps]}

@@ -2,12 +2,15 @@
 
     OUT/train.parquet validation.parquet    rows in training order (mft/data/rows.py)
     OUT/recipe.yaml                         the recipe with every default filled in and its paths made absolute
+    OUT/contamination.jsonl                 what `decontaminate` found, one hit a line, where the recipe has that step
     OUT/manifest.json                       what went in, what became of every row, hashes of the files
 """
 
+import json
 import logging
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,13 @@ import mft
 from mft.conversation import Conversation
 from mft.data.config import RecipeConfig, load_recipe
 from mft.data.ledger import BuildLedger
-from mft.data.mixture import Parts, emit_rows, join_small_tasks, rows_per_task, split_rows
+from mft.data.mixture.emit import emit_rows, repeats_rows
+from mft.data.mixture.join import join_small_tasks
 from mft.data.rows import content_hash, read_rows, write_rows
+from mft.data.source_config import LocalSource
 from mft.data.sources import read_sources, source_inputs
+from mft.data.split import Parts, rows_per_task, split_rows
+from mft.data.step_inputs import step_inputs, with_absolute_paths, without_paths
 from mft.data.steps import run_steps
 from mft.data.walk import STDLIB
 from mft.errors import CheckFailed, DataError, OutputError
@@ -28,8 +35,8 @@ from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation")
-FACTS = ("read", "kept", "emitted", "dropped", "per_task", "sha256", "steps", "joined")
-BUILDER = 1
+FACTS = ("read", "kept", "emitted", "dropped", "per_task", "sha256", "steps", "joined", "mixture")
+BUILDER = 2
 """Raised when the same recipe over the same files gives other rows, so that an old build is not taken for the new one."""
 
 
@@ -38,12 +45,15 @@ class BuildResult:
     """A finished build.
 
     `facts`: `read`, `kept`, `emitted`, `dropped` {reason: n}, `per_task` {task: {train, validation}}, `sha256` (of the rows),
-    `steps` [{step, read, kept, dropped}], `joined` {task: {into, rows, ...}}. `rows`: `train` and `validation`.
+    `steps` [{step, read, kept, dropped}], `joined` {task: {into, rows, ...}}, `mixture` (what was asked for and what came out:
+    `mft.data.mixture.emit.mixture_facts`). `rows`: `train` and `validation`.
     """
 
     facts: dict[str, Any]
     rows: Parts
     out: Path | None = None
+    lists: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """What steps list beside the rows: file name -> lines; empty for a build that was found finished in `out`."""
 
 
 def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, overwrite: bool = False) -> BuildResult:
@@ -59,7 +69,7 @@ def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, o
     if out is None:
         return _build_rows(config)
     folder = Path(out)
-    inputs = source_inputs(config)
+    inputs = recipe_inputs(config)
     job = job_hash(config, inputs)
     if not overwrite and (finished := _finished(folder, job)):
         logger.info("%s: holds the finished build of '%s'; nothing to do", folder, config.name)
@@ -69,9 +79,11 @@ def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, o
         for part in PARTS:
             write_rows(partial / f"{part}.parquet", built.rows[part])
         write_text(partial / "recipe.yaml", resolved_yaml(config))
+        for name, lines in built.lists.items():
+            write_text(partial / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         write_manifest(partial, {"kind": "data", "name": config.name, "job": job, "mft": mft.__version__,
                                  "python": platform.python_version(), **built.facts, "inputs": inputs})
-    return BuildResult(built.facts, built.rows, folder)
+    return BuildResult(built.facts, built.rows, folder, built.lists)
 
 
 def read_built(folder: Path) -> Parts:
@@ -86,12 +98,23 @@ def read_built(folder: Path) -> Parts:
     return {part: list(read_rows(folder / f"{part}.parquet")) for part in PARTS}
 
 
+def recipe_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
+    """What the recipe reads, with hashes: its sources, then the files of its steps.
+
+    Raises:
+        DataError, DependencyError: a source or a step names nothing.
+    """
+    return source_inputs(recipe) + step_inputs(recipe)
+
+
 def job_hash(recipe: RecipeConfig, inputs: list[dict[str, Any]]) -> str:
     """Hash of all that decides the rows: the recipe without its paths, and the contents of the files behind them."""
     written = recipe.model_dump(mode="json")
     for task in written["tasks"].values():
         for source in task["sources"]:
-            del source["path"]
+            source.pop("path", None)
+        task["steps"] = without_paths(task["steps"])
+    written["steps"] = without_paths(written["steps"])
     contents = [{key: value for key, value in entry.items() if key != "path"} for entry in inputs]
     return sha256_json({"builder": BUILDER, "recipe": written, "inputs": contents})
 
@@ -101,8 +124,10 @@ def resolved_yaml(recipe: RecipeConfig) -> str:
     written = recipe.model_dump(mode="json")
     for name, task in recipe.tasks.items():
         for source, entry in zip(task.sources, written["tasks"][name]["sources"], strict=True):
-            if entry["path"] != STDLIB:
+            if isinstance(source, LocalSource) and entry["path"] != STDLIB:
                 entry["path"] = (source.folder.absolute() / source.path).as_posix()
+        written["tasks"][name]["steps"] = with_absolute_paths(written["tasks"][name]["steps"], task.steps)
+    written["steps"] = with_absolute_paths(written["steps"], recipe.steps)
     text: str = yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120)
     return text
 
@@ -111,9 +136,11 @@ def _build_rows(recipe: RecipeConfig) -> BuildResult:
     ledger = BuildLedger()
     rows: list[Conversation] = run_steps(recipe, read_sources(recipe, ledger), ledger)
     rows, joined = join_small_tasks(recipe, rows)
-    parts = emit_rows(recipe, split_rows(rows, recipe.split), ledger)
-    facts = ledger.close(emitted=sum(map(len, parts.values())), weighted=any(task.weight != 1 for task in recipe.tasks.values()))
-    return BuildResult({**facts, "per_task": rows_per_task(parts), "sha256": content_hash(parts), "joined": joined}, parts)
+    emitted = emit_rows(recipe, split_rows(rows, recipe.split), ledger)
+    parts = emitted.parts
+    facts = ledger.close(emitted=sum(map(len, parts.values())), weighted=repeats_rows(recipe))
+    return BuildResult({**facts, "per_task": rows_per_task(parts), "sha256": content_hash(parts), "joined": joined,
+                        "mixture": emitted.facts}, parts, lists=ledger.lists)
 
 
 def _finished(folder: Path, job: str) -> BuildResult | None:

@@ -1,9 +1,23 @@
-"""Which rows are held out: a stable hash of a key, the same on every machine and for ever."""
+"""Which rows are held out: a stable hash of a key, the same on every machine and for ever.
+
+The key is the path of the row's file, or the id that the row was read with, and nothing else: not the task, not the seed, not
+the other rows. So no row moves between training and validation when sources, steps, tasks or a mixture are added or changed.
+"""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mft.conversation import Conversation
+from mft.data.config import SplitConfig
+from mft.data.ids import own_id
 
 STEPS = 1_000_000
 """Resolution of the split: a fraction is honoured to one in a million."""
+
+Parts = dict[str, list[Conversation]]
+"""`train` and `validation`."""
 
 
 def hash_fraction(key: str) -> float:
@@ -18,3 +32,28 @@ def hash_fraction(key: str) -> float:
 def is_validation(key: str, fraction: float) -> bool:
     """True when the rows of this split key (relative posix path, or row id) belong to the held-out part."""
     return hash_fraction(key) < fraction
+
+
+def split_key_of(row: Conversation, split: SplitConfig) -> str:
+    """What decides about the row: the path of its file, or the id that it was read with (two rows with one id stay together)."""
+    return row.split_key if split.by == "file" else own_id(row)
+
+
+def is_held_out(row: Conversation, split: SplitConfig) -> bool:
+    """True when the row's key belongs to the validation part."""
+    return is_validation(split_key_of(row, split), split.validation)
+
+
+def split_rows(rows: Iterable[Conversation], split: SplitConfig) -> Parts:
+    """`{"train": rows, "validation": rows}`; each row carries the key that decided as its `split_key`."""
+    parts: Parts = {"train": [], "validation": []}
+    for row in rows:
+        keyed = row if split.by == "file" else replace(row, split_key=own_id(row))
+        parts["validation" if is_held_out(row, split) else "train"].append(keyed)
+    return parts
+
+
+def rows_per_task(parts: Parts) -> dict[str, dict[str, int]]:
+    """`{task: {"train": n, "validation": n}}`, tasks by name."""
+    counts = {part: Counter(row.task for row in rows) for part, rows in parts.items()}
+    return {task: {part: counts[part][task] for part in parts} for task in sorted(set().union(*counts.values()))}

@@ -6,15 +6,37 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from mft.data.dedup.config import ExactDedupStep
-from mft.data.filters.config import LengthStep
+from mft.data.decontamination.config import DecontaminateStep
+from mft.data.dedup.config import ExactDedupStep, NearDedupStep
+from mft.data.filters.config import (
+    CapStep,
+    LanguageStep,
+    LengthStep,
+    NormaliseStep,
+    RepetitionStep,
+    SampleStep,
+    SecretsStep,
+    SyntaxStep,
+)
 from mft.data.verdict import GroupStep, RowStep
 
-Step = Annotated[LengthStep | ExactDedupStep, Field(discriminator="type")]
+Step = Annotated[
+    NormaliseStep | LengthStep | LanguageStep | SyntaxStep | RepetitionStep | SecretsStep | ExactDedupStep | NearDedupStep
+    | DecontaminateStep | SampleStep | CapStep,
+    Field(discriminator="type")]
 
 STEPS: Final[Mapping[str, tuple[str, str]]] = {
+    "normalise": ("mft.data.filters.normalise", "Normalise"),
     "length": ("mft.data.filters.length", "Length"),
+    "language": ("mft.data.filters.language", "Language"),
+    "syntax": ("mft.data.filters.syntax", "Syntax"),
+    "repetition": ("mft.data.filters.repetition", "Repetition"),
+    "secrets": ("mft.data.filters.secrets", "Secrets"),
     "exact_dedup": ("mft.data.dedup.exact", "ExactDedup"),
+    "near_dedup": ("mft.data.dedup.near", "NearDedup"),
+    "decontaminate": ("mft.data.decontamination.step", "Decontaminate"),
+    "sample": ("mft.data.filters.sample", "Sample"),
+    "cap": ("mft.data.filters.cap", "Cap"),
 }
 """Type of a step -> module and class, imported when a recipe uses it: some bring a library of their own."""
 

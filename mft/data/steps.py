@@ -32,7 +32,7 @@ def _run_step(config: Any, rows: Sequence[Conversation], ledger: BuildLedger, on
     counts = ledger.open(config.type, only)
     kept = [after for row, verdict in zip(rows, _verdicts(step, rows), strict=True) if (after := _apply(row, verdict, counts))]
     counts.close()
-    counts.report = step.report()
+    counts.report, counts.lists = step.report(), step.lists()
     left = {row.task for row in kept}
     for task in dict.fromkeys(row.task for row in rows):
         if task not in left:
@@ -48,7 +48,7 @@ def _apply(row: Conversation, verdict: Verdict, counts: Ledger) -> Conversation 
     """The row that goes on, or None; counted either way."""
     counts.read += 1
     if not verdict.keep:
-        counts.drop(verdict.reason)
+        counts.drop(verdict.reason, row.origin or row.id, verdict.detail)
         return None
     counts.kept += 1
     if verdict.note:

@@ -1,7 +1,7 @@
 """What a step says of a row, and the two kinds of step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,13 @@ class RowStep(ABC):
         """What the build's manifest says of this step beside its counts; empty for most."""
         return {}
 
+    def lists(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What is too long for the manifest: name of a JSON lines file beside the rows -> its lines; empty for most."""
+        return {}
+
 
 class GroupStep(ABC):
-    """A step that must see all rows: the verdict on one depends on others (duplicates, quotas)."""
+    """A step that must see all rows: the verdict on one depends on others (duplicates, quotas), or it makes a list over all of them."""
 
     @abstractmethod
     def judge_all(self, rows: Sequence[Conversation]) -> Sequence[Verdict]:
@@ -55,4 +59,8 @@ class GroupStep(ABC):
 
     def report(self) -> dict[str, Any]:
         """What the build's manifest says of this step beside its counts; empty for most."""
+        return {}
+
+    def lists(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What is too long for the manifest: name of a JSON lines file beside the rows -> its lines; empty for most."""
         return {}

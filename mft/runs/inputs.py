@@ -1,35 +1,40 @@
-"""What `mft data` works on: a built folder or a JSONL file, read and encoded."""
+"""What `mft data` works on: a built folder or a file of rows, read and encoded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mft.config.yaml import parse_yaml
 from mft.conversation import Conversation
-from mft.data.jsonl import read_conversations
 from mft.data.ledger import Ledger
-from mft.data.pipeline import read_built
+from mft.data.pipeline import PARTS, read_built
+from mft.data.readers.conversations import read_conversations
 from mft.errors import DataError, ModelError, OutputError
 from mft.files import MANIFEST, read_json
+from mft.formats.base import PromptFormat
 from mft.modeling.base import resolve_base
-from mft.tokenization.encode import TokenizedSample
-from mft.tokenization.load import TextTokenizer, format_for, load_tokenizer
-from mft.tokenization.store import encode_conversations, read_tokens, statistics, write_jsonl, write_tokens
+from mft.tokenization.compatibility import format_for
+from mft.tokenization.load import TextTokenizer, load_tokenizer
+from mft.tokenization.store import EncodedSet, encode_conversations, statistics, write_jsonl, write_tokens
 
 ANY_LENGTH = 1 << 40
 
 
 def read_input(source: Path, converter: str) -> tuple[list[Conversation], Ledger]:
-    """The conversations of a built folder (both parts) or of a JSONL file, and what was dropped while reading.
+    """The conversations of a built folder (both parts) or of a file of rows, and what was dropped while reading.
+
+    `converter` is a name, or a mapping as in a recipe: `{type: fields, user: "{{ java }}", assistant: "{{ cs }}"}`.
 
     Raises:
-        DataError: neither, or no row is left; the reasons are in the message.
+        DataError: neither, or no row is left; the reasons are in the message. ConfigError: the mapping is no YAML.
     """
     ledger = Ledger(source.name)
     if source.is_dir():
         rows = [row for part in read_built(source).values() for row in part]
         ledger.read = ledger.kept = len(rows)
     elif source.is_file():
-        rows = list(read_conversations(source, converter, ledger))
+        choice = parse_yaml(converter, "--converter").data if converter.lstrip().startswith("{") else converter
+        rows = list(read_conversations(source, choice, ledger))
         ledger.close()
     else:
         raise DataError(f"{source}: no such file or folder")
@@ -57,40 +62,29 @@ def encode_input(source: Path, format_name: str, tokenizer: str, context: int, c
     if jsonl is not None:
         encoded = write_jsonl(jsonl, rows, prompt_format, loaded, context, tasks)
     else:
-        encoded = encode_conversations(rows, prompt_format, loaded, context, tasks)
-        write_tokens(out or Path(), encoded, {"input": str(source), "format": format_name, "tokenizer_sha256": loaded.sha256,
-                                              "reading": dict(ledger.dropped)}, replace=overwrite)
+        built = read_json(source / MANIFEST) if source.is_dir() else {}
+        train = len(rows) - sum(counts["validation"] for counts in built.get("per_task", {}).values())   # `read_input` puts them last
+        encoded, train_samples = encode_parts({"train": rows[:train], "validation": rows[train:]}, prompt_format, loaded, context, tasks)
+        write_tokens(out or Path(), encoded, {
+            "input": str(source), "format": format_name, "tokenizer_sha256": loaded.sha256, "reading": dict(ledger.dropped),
+            "parts": {"train": train_samples, "validation": len(encoded.samples) - train_samples}, "mixture": built.get("mixture"),
+        }, replace=overwrite)
     return with_reading(statistics(encoded), ledger.read, dict(ledger.dropped))
+
+
+def encode_parts(parts: Mapping[str, Sequence[Conversation]], prompt_format: PromptFormat, tokenizer: TextTokenizer, context: int,
+                 tasks: Sequence[str]) -> tuple[EncodedSet, int]:
+    """The training rows and then the validation rows as one set, and how many of its samples are training rows'."""
+    train, validation = (encode_conversations(parts[part], prompt_format, tokenizer, context, tasks) for part in PARTS)
+    whole = EncodedSet(tuple(tasks), context, [*train.samples, *validation.samples], train.read + validation.read,
+                       train.kept + validation.kept, train.dropped + validation.dropped)
+    return whole, len(train.samples)
 
 
 def with_reading(facts: dict[str, Any], read: int, dropped: dict[str, int]) -> dict[str, Any]:
     """Counts of encoding, with what was dropped while reading before it: `read == kept + sum(dropped)` holds for both together."""
     return {**facts, "read": read, "dropped": {**dropped, **{reason: count + dropped.get(reason, 0)
                                                              for reason, count in facts["dropped"].items()}}}
-
-
-def show_input(source: Path, format_name: str, tokenizer: str, number: int,
-               converter: str) -> tuple[Sequence[TokenizedSample], TextTokenizer, Sequence[str]]:
-    """The first `number` samples of an input, the tokenizer, and the names of the tasks."""
-    loaded = load_tokenizer(resolve_tokenizer(tokenizer))
-    rows, _ = read_input(source, converter)
-    tasks = tasks_of(rows)
-    encoded = encode_conversations(rows[: 4 * number + 64], format_for(format_name, loaded), loaded, ANY_LENGTH, tasks)
-    return encoded.samples[:number], loaded, tasks
-
-
-def stats_of(folder: Path) -> dict[str, Any]:
-    """`mft data stats`: the counts of a folder of tokens.
-
-    Raises:
-        DataError: the folder holds no tokens.
-    """
-    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    if "statistics" not in manifest:
-        raise DataError(f"{folder}: is not a folder that `mft data encode --out` wrote")
-    facts = statistics(read_tokens(folder))
-    reading = manifest.get("reading", {})
-    return with_reading(facts, facts["read"] + sum(reading.values()), reading)
 
 
 def resolve_tokenizer(name: str) -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mft.data.config import load_recipe
-from mft.data.pipeline import build, job_hash, read_built
-from mft.data.sources import source_inputs
+from mft.data.pipeline import build, job_hash, read_built, recipe_inputs
 from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
@@ -69,7 +68,7 @@ def _recipe_path(context: StageContext, stage: DataStage) -> Path:
 
 def _data_sources(context: StageContext, stage: DataStage) -> str:
     recipe = load_recipe(_recipe_path(context, stage), must_exist=True)
-    return job_hash(recipe, source_inputs(recipe))
+    return job_hash(recipe, recipe_inputs(recipe))
 
 
 def run_data(context: StageContext, stage: DataStage) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from mft.conversation import Message
-from mft.data.jsonl import read_conversations, unique_ids
+from mft.data.ids import unique_ids
 from mft.data.ledger import Ledger
+from mft.data.readers.conversations import read_conversations
 from mft.errors import DataError
 
 GOOD = {"chat_rounds": [{"role": "human", "content": "2+2?"}, {"role": "bot", "content": "4"}]}
@@ -45,7 +46,6 @@ BAD_LINES = {
     b"[" * 100_000: "broken_json",
     b'{"chat_rounds": [], "id": ' + b"9" * 5000 + b"}": "broken_json",
     json.dumps(rounds(("human", "q"), ("tool", "a"))).encode(): "unknown_role",
-    json.dumps(rounds(("Human", "q"), ("bot", "a"))).encode(): "unknown_role",
     json.dumps(rounds((None, "q"), ("bot", "a"))).encode(): "unknown_role",
     json.dumps(rounds((["human"], "q"), ("bot", "a"))).encode(): "unknown_role",
     json.dumps(rounds(("human", "q"), ("bot", None))).encode(): "content_not_text",
@@ -199,9 +199,9 @@ def test_origin_and_split_key_name_the_place(tmp_path):
 
 
 def test_keys_that_are_not_read_are_named_once(tmp_path, caplog):
-    row = {"tools": [], "messages": [{"role": "user", "content": "q", "loss_weight": 0.0}, {"role": "assistant", "content": "a"}]}
+    row = {"tools": [], "messages": [{"role": "user", "content": "q", "name": "x"}, {"role": "assistant", "content": "a"}]}
     path = write(tmp_path / "a.jsonl", row, row)
     with caplog.at_level(logging.INFO, "mft"):
         read(path)
-    assert caplog.messages[0] == f"{path}: keys that are not used: messages[].loss_weight, tools"
+    assert caplog.messages[0] == f"{path}: keys that are not used: messages[].name, tools"
     assert sum("not used" in message for message in caplog.messages) == 1

@@ -69,5 +69,5 @@ def test_a_row_lost_between_two_steps_is_found():
 
 
 def test_rows_multiply_only_by_a_weight():
-    with pytest.raises(AssertionError, match="no task has a weight"):
+    with pytest.raises(AssertionError, match="the recipe repeats no row"):
         _build([("a", 10, 8)], 8, 8).close(emitted=9, weighted=False)

@@ -7,8 +7,9 @@ import pytest
 from mft.conversation import Conversation, Message
 from mft.data.config import RecipeConfig, SplitConfig
 from mft.data.ledger import BuildLedger
-from mft.data.mixture import emit_rows, join_small_tasks, rows_per_task, split_rows
-from mft.data.split import hash_fraction
+from mft.data.mixture.emit import emit_rows
+from mft.data.mixture.join import join_small_tasks
+from mft.data.split import hash_fraction, rows_per_task, split_rows
 from mft.errors import DataError
 
 
@@ -26,7 +27,7 @@ def recipe(weights, join=None, **split):
 
 def emit(config, parts):
     ledger = BuildLedger()
-    out = emit_rows(config, parts, ledger)
+    out = emit_rows(config, parts, ledger).parts
     return out, ledger.steps[-1]
 
 

@@ -43,7 +43,7 @@ def test_a_recipe_has_the_documented_defaults(tmp_path):
 
 @pytest.mark.parametrize(("old", "new", "line", "words"), [
     ("name: r", "nmae: r", 1, ["nmae", "not a known key", "did you mean 'name'?"]),
-    ("type: jsonl", "type: json", 5, ["tasks.chat.sources.0.type", "'json'", "did you mean 'jsonl'?"]),
+    ("type: jsonl", "type: jsnl", 5, ["tasks.chat.sources.0.type", "'jsnl'", "did you mean 'jsonl'?"]),
     ("path: a.jsonl", "path: a.jsonl, converter: sharegtp", 5, ["tasks.chat.sources.0.converter", "did you mean 'sharegpt'?"]),
     ("path: a.jsonl", "path: a.jsonl, make: usage", 5, ["tasks.chat.sources.0.make", "not a known key"]),
     ("weight: 2", "weight: many", 7, ["tasks.code.weight", "'many'"]),
@@ -54,7 +54,7 @@ def test_a_recipe_has_the_documented_defaults(tmp_path):
     ("name: r", "name: r\nsteps: [{type: length, min_characters: 9, max_characters: 3}]", 2, ["steps.0", "no row would be left"]),
     ("name: r", "name: r\nsplit: {by: files}", 2, ["split.by", "'files'", "did you mean 'file'?"]),
     ("name: r", "name: r\nsplit: {validation: 1}", 2, ["split.validation", "1"]),
-    ("name: r", "name: r\nmixture: {type: temperature}", 2, ["mixture", "'temperature'"]),
+    ("name: r", "name: r\nmixture: {type: temprature, temperature: 2}", 2, ["mixture", "temprature", "temperature"]),
 ])
 def test_a_mistake_is_one_message_with_line_key_and_what_is_allowed(tmp_path, old, new, line, words):
     found = problems(tmp_path, GOOD.replace(old, new))
@@ -64,7 +64,7 @@ def test_a_mistake_is_one_message_with_line_key_and_what_is_allowed(tmp_path, ol
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path):
-    assert len(problems(tmp_path, GOOD.replace("weight: 2", "weight: x").replace("type: jsonl", "type: csv") + "seed: now\n")) == 3
+    assert len(problems(tmp_path, GOOD.replace("weight: 2", "weight: x").replace("type: jsonl", "type: xml") + "seed: now\n")) == 3
 
 
 def test_files_are_looked_for_only_when_a_build_needs_them(tmp_path):

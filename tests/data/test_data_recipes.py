@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mft.data import build, load_recipe, read_conversations
+from mft.data import build, load_recipe
 from mft.data.config import RecipeConfig
-from mft.data.ledger import Ledger
 from mft.data.split import is_validation
 from mft.data.walk import source_files, standard_library
-from mft.errors import DataError
 
 RECIPES = Path(__file__).resolve().parents[2] / "data_recipes"
 
@@ -24,7 +22,8 @@ def test_every_shipped_recipe_loads_under_its_own_name(path):
 def test_the_readme_lists_every_reason_that_a_row_can_be_dropped_for():
     package = RECIPES.parent / "mft"
     code = "".join(path.read_text(encoding="utf-8") for path in [package / "conversation.py", *sorted((package / "data").rglob("*.py"))])
-    given = set(re.findall(r'(?:RowFault|\bdrop)\("([a-z_0-9]+)"|(?:return|relative,|else) "([a-z_0-9]+)"', code))
+    said = r'(?:RowFault|StreamFault|\bdrop|count_drop)\((?:ledger, )?"([a-z_0-9]+)"|(?:return|relative,|else) "([a-z_0-9]+)"'
+    given = set(re.findall(said, code))
     reasons = {name for pair in given for name in pair if name} - {"last_not_user", "train", "file"}   # of prompts; no reasons
     text = (RECIPES / "README.md").read_text(encoding="utf-8").split("## The ledger")[1]
     assert set(re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"(?m)^\|([^|]*)\|", text)))) == reasons
@@ -73,31 +72,3 @@ def test_the_example_for_chat_rounds_builds_from_public_files(shared_data, tmp_p
     assert facts["per_task"] == {"chat": {"train": 311, "validation": 34}, "code_repair": {"train": 1893, "validation": 107},
                                  "text2sql": {"train": 1654, "validation": 36}}
     assert facts["dropped"] == {"sampled_out": 334, "too_long": 17}
-
-
-PUBLIC = {
-    "mft/code_completion": (600, {}), "mft/code_repair": (2000, {}), "mft/code_translation": (1000, {}), "mft/docstring_gen": (1387, {}),
-    "mft/multi_turn_chat": (696, {}), "mft/python_code_gen": (1599, {}), "mft/text2sql": (700, {}), "mft/unit_test_gen": (374, {}),
-    "mft/zh_text2code": (5000, {}), "chat/fastchat_dummy": (500, {}), "chat/glaive_toolcall_en": (147, {"unknown_role": 153}),
-    "chat/sharegpt_zh_0_699": (696, {"no_answer": 3, "empty_message": 1}),
-}
-
-
-@pytest.mark.parametrize(("name", "expected"), PUBLIC.items(), ids=list(PUBLIC))
-def test_public_files_are_read_row_by_row(shared_data, name, expected):
-    ledger = Ledger("read")
-    rows = list(read_conversations(shared_data / f"{name}.jsonl.gz", "auto", ledger))
-    ledger.close()
-    assert (len(rows), dict(ledger.dropped)) == expected
-    if name.startswith("mft/"):
-        assert {row.task for row in rows} == {name.removeprefix("mft/")}
-
-
-@pytest.mark.parametrize(("name", "message"), [
-    ("mt_bench_question", r"mt_bench_question\.jsonl\.gz:1: no converter fits this row; its keys are question_id, category, turns"),
-    ("moss_code_0_59", r"moss_code_0_59\.jsonl\.gz:1: no converter fits this row; its keys are conversation_id"),
-    ("v1_messages_demo", "no usable row; dropped: content_not_text 500"),
-])
-def test_public_files_of_other_schemas_are_refused(shared_data, name, message):
-    with pytest.raises(DataError, match=message):
-        list(read_conversations(shared_data / "chat" / f"{name}.jsonl.gz"))

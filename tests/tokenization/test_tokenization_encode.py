@@ -7,8 +7,8 @@ import pytest
 from mft import formats
 from mft.conversation import Conversation, Message
 from mft.errors import DataError, FormatError, TokenizerError
-from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample, encode, encode_prompt, encode_rows
 from mft.tokenization.compatibility import format_for
+from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample, encode, encode_prompt, encode_rows
 from mft.tokenization.load import TextTokenizer, load_tokenizer
 
 HUMAN = [529, 29989, 12154, 29918, 2962, 29989, 29958, 26029, 29966, 29989, 12154, 29918, 355, 29989, 29958]

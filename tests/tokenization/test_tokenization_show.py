@@ -3,8 +3,8 @@
 import pytest
 
 from mft.conversation import Conversation, Message
-from mft.tokenization.encode import encode_rows
 from mft.tokenization.compatibility import format_for
+from mft.tokenization.encode import encode_rows
 from mft.tokenization.load import TextTokenizer, load_tokenizer
 from mft.tokenization.show import Piece, Span, pieces, spans
 
@@ -40,5 +40,6 @@ def test_the_2023_encoding_shows_the_spaces_of_its_dummy_prefixes(llama2):
 def test_pieces_tell_a_control_token_from_text_that_looks_like_it(llama2):
     (row,) = encode_rows(conversation("a</s>", "b</s>"), format_for("ziya", llama2), llama2)
     assert pieces(row, llama2) == [
-        Piece("<s>", False, True), Piece("<human>: \na</s>\n<bot>: \n", False, False), Piece("b</s>", True, False), Piece("</s>", True, True)]
+        Piece("<s>", False, True), Piece("<human>: \na</s>\n<bot>: \n", False, False), Piece("b</s>", True, False),
+        Piece("</s>", True, True)]
     assert "".join(piece.text for piece in pieces(row, llama2)) == "".join(span.text for span in spans(row, llama2))

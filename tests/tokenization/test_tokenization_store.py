@@ -6,8 +6,8 @@ import pytest
 
 from mft.conversation import Conversation, Message
 from mft.errors import CheckFailed, DataError, OutputError
-from mft.tokenization.encode import encode_rows
 from mft.tokenization.compatibility import format_for
+from mft.tokenization.encode import encode_rows
 from mft.tokenization.load import TextTokenizer, load_tokenizer
 from mft.tokenization.store import encode_conversations, read_tokens, statistics, write_jsonl, write_tokens
 

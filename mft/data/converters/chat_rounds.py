@@ -1,16 +1,15 @@
 """The schema of MFTCoder: `{"id", "data_name", "chat_rounds": [{"role": "system"|"human"|"bot", "content": str}]}`."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from mft.conversation import Message
-from mft.data.converters.base import Converter, read_messages
+from mft.data.converters.base import Converter, Notes, Row
+from mft.data.converters.message_list import MessageKeys, messages_at
+
+KEYS = MessageKeys("role", "content")
 
 
-def convert(row: Mapping[str, Any]) -> tuple[Message, ...]:
+def convert(row: Row, notes: Notes) -> tuple[Message, ...]:
     """Messages of one row."""
-    return read_messages(row["chat_rounds"], "role", "content")
+    return messages_at(row, "chat_rounds", KEYS, notes)
 
 
-CHAT_ROUNDS = Converter("chat_rounds", "chat_rounds", convert, frozenset({"id", "task", "data_name", "chat_rounds"}),
-                        frozenset({"role", "content", "train", "weight"}))
+CHAT_ROUNDS = Converter("chat_rounds", convert, frozenset({"chat_rounds"}), "chat_rounds", KEYS.read)

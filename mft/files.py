@@ -109,6 +109,20 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         os.close(lock)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, made if it is not there; whoever else asks for it waits. A lock ends with its process.
+
+    It is flock's: also between machines, on a shared disk that knows locks (NFS from version 4, Lustre with `flock`).
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _taken(path: Path) -> OutputError:
     return OutputError(f"{path}: exists and is not empty; give another --out, or --overwrite to start anew")
 

@@ -34,7 +34,7 @@ from mft.data.ledger import Ledger
 from mft.data.readers.conversations import read_conversations
 from mft.errors import MftError
 from mft.tokenization.compatibility import format_for
-from mft.tokenization.encode import encoding_fault
+from mft.tokenization.sections import encoding_fault
 from mft.tokenization.load import load_tokenizer
 
 BEFORE, AFTER = 6, 14

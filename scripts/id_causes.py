@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from mft.conversation import Conversation, Message
 from mft.formats.base import PromptFormat, Segment, joined
-from mft.tokenization.encode import encode_prompt, encode_rows, split_sections
+from mft.tokenization.encode import encode_prompt, encode_rows
+from mft.tokenization.sections import split_sections
 from mft.tokenization.load import TextTokenizer
 
 State = tuple[IdRow, ...]

@@ -347,3 +347,26 @@ def test_another_jobs_folder_may_be_replaced_while_the_same_jobs_goes_on(tmp_pat
     assert not (folder / "checkpoint").exists()
     assert job_of(folder) == "b"
     assert job_of(tmp_path) is None
+
+
+def test_a_lock_is_waited_for_and_ends_with_its_process(tmp_path):
+    import subprocess
+    import sys
+    import time
+
+    from mft.files import locked
+
+    program = ("import sys, time\nfrom pathlib import Path\nfrom mft.files import locked\n"
+               "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n")
+    holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    waiter = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    time.sleep(1)
+    assert waiter.poll() is None
+    holder.kill()
+    holder.wait()
+    assert waiter.stdout.readline() == "held\n"
+    waiter.kill()
+    waiter.wait()
+    with locked(tmp_path / "lock"):
+        pass

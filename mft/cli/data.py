@@ -35,7 +35,7 @@ def encode(
     format_name: FormatOption,
     tokenizer: TokenizerOption,
     context: Annotated[int, typer.Option(min=16, help="longest sample and packed row, in tokens; longer samples are dropped and counted")],
-    out: Annotated[Path | None, typer.Option(help="folder to write (tokens.parquet, manifest.json)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder to write: a token store (mft/tokenization/token_store.py)")] = None,
     jsonl: Annotated[Path | None, typer.Option(help="file to write: one unpacked {id, task, text, input_ids, labels} a line")] = None,
     converter: ConverterOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what OUT or JSONL holds")] = False,

@@ -45,7 +45,7 @@ def stats(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder of `mft data build` or of `mft data encode --out`")],
     format_name: Annotated[str | None, typer.Option("--format", help="count the tokens of a built folder: in this prompt format")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="and with this tokenizer")] = None,
-    context: Annotated[int | None, typer.Option(min=16, help="and packed into rows of this length; longer samples are dropped")] = None,
+    context: Annotated[int | None, typer.Option(min=16, help="packed into rows of this length; longer samples are dropped")] = None,
     plot: Annotated[Path | None, typer.Option(help="picture to write: lengths and shares of each task (.png, .svg, .pdf)")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the picture")] = False,
 ) -> Outcome:

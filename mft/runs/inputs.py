@@ -16,6 +16,7 @@ from mft.modeling.base import resolve_base
 from mft.tokenization.compatibility import format_for
 from mft.tokenization.load import TextTokenizer, load_tokenizer
 from mft.tokenization.store import EncodedSet, encode_conversations, statistics, write_jsonl, write_tokens
+from mft.tokenization.token_store import joined_stores
 
 ANY_LENGTH = 1 << 40
 
@@ -64,21 +65,22 @@ def encode_input(source: Path, format_name: str, tokenizer: str, context: int, c
     else:
         built = read_json(source / MANIFEST) if source.is_dir() else {}
         train = len(rows) - sum(counts["validation"] for counts in built.get("per_task", {}).values())   # `read_input` puts them last
-        encoded, train_samples = encode_parts({"train": rows[:train], "validation": rows[train:]}, prompt_format, loaded, context, tasks)
+        parts = {"train": rows[:train], "validation": rows[train:]}
+        encoded, train_conversations = encode_parts(parts, prompt_format, loaded, context, tasks)
         write_tokens(out or Path(), encoded, {
-            "input": str(source), "format": format_name, "tokenizer_sha256": loaded.sha256, "reading": dict(ledger.dropped),
-            "parts": {"train": train_samples, "validation": len(encoded.samples) - train_samples}, "mixture": built.get("mixture"),
+            "input": str(source), "format": prompt_format.reference, "tokenizer_sha256": loaded.sha256, "reading": dict(ledger.dropped),
+            "train_conversations": train_conversations, "mixture": built.get("mixture"),
         }, replace=overwrite)
     return with_reading(statistics(encoded), ledger.read, dict(ledger.dropped))
 
 
 def encode_parts(parts: Mapping[str, Sequence[Conversation]], prompt_format: PromptFormat, tokenizer: TextTokenizer, context: int,
                  tasks: Sequence[str]) -> tuple[EncodedSet, int]:
-    """The training rows and then the validation rows as one set, and how many of its samples are training rows'."""
+    """The training rows and then the validation rows as one set, and how many of its conversations are training rows."""
     train, validation = (encode_conversations(parts[part], prompt_format, tokenizer, context, tasks) for part in PARTS)
-    whole = EncodedSet(tuple(tasks), context, [*train.samples, *validation.samples], train.read + validation.read,
-                       train.kept + validation.kept, train.dropped + validation.dropped)
-    return whole, len(train.samples)
+    whole = EncodedSet(tuple(tasks), context, joined_stores([train.store, validation.store]), train.read + validation.read,
+                       train.faults + validation.faults)
+    return whole, train.store.conversations
 
 
 def with_reading(facts: dict[str, Any], read: int, dropped: dict[str, int]) -> dict[str, Any]:

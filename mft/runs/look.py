@@ -1,10 +1,11 @@
 """What `mft data show` and `mft data stats` say of data: samples with their mask, lengths and shares in tokens."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mft.data.pipeline import read_built
 from mft.data.statistics import build_statistics, histogram, length_summary
@@ -15,6 +16,7 @@ from mft.tokenization.compatibility import format_for
 from mft.tokenization.encode import TokenizedSample
 from mft.tokenization.load import TextTokenizer, load_tokenizer
 from mft.tokenization.store import EncodedSet, encode_conversations, read_tokens, statistics
+from mft.tokenization.token_store import TokenStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,12 @@ def stats_of(folder: Path, format_name: str | None = None, tokenizer: str | None
         DataError: the folder is neither, or it is encoded and a format, tokenizer or context is given.
     """
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    given = [name for name, value in (("--format", format_name), ("--tokenizer", tokenizer), ("--context", context)) if value is not None]
+    given = [value for value in (format_name, tokenizer, context) if value is not None]
     if "statistics" in manifest:
-        if given:
-            raise DataError(f"{folder}: holds tokens already; {' and '.join(given)} go with a built folder")
+        if format_name is not None or tokenizer is not None:
+            raise DataError(f"{folder}: holds tokens already; --format and --tokenizer go with a built folder")
         reading = manifest.get("reading", {})
-        encoded = read_tokens(folder)
-        facts = token_statistics(encoded, (manifest.get("parts") or {}).get("train", len(encoded.samples)), manifest.get("mixture"))
+        facts = token_statistics(read_tokens(folder, context), manifest.get("train_conversations"), manifest.get("mixture"))
         return with_reading(facts, facts["read"] + sum(reading.values()), reading)
     if manifest.get("kind") != "data":
         raise DataError(f"{folder}: is neither a folder that `mft data build` wrote nor one of `mft data encode --out`")
@@ -78,7 +79,7 @@ def _stats_with_tokens(folder: Path, format_name: str, tokenizer: str, context: 
     parts = read_built(folder)
     encoded, train = encode_parts(parts, format_for(format_name, loaded), loaded, context or ANY_LENGTH, list(built["per_task"]))
     if context is None:     # packing is then into rows of the longest sample, and says nothing
-        encoded.context = max((len(sample.input_ids) for sample in encoded.samples), default=1)
+        encoded = encoded.at(int(encoded.samples.lengths.max(initial=1)))
     tokens = token_statistics(encoded, train, built["mixture"])
     if context is None:
         tokens |= {"context": None, "rows": None, "fill": None}
@@ -86,37 +87,38 @@ def _stats_with_tokens(folder: Path, format_name: str, tokenizer: str, context: 
     return {**built, **tokens, "per_task": per_task, "building": {key: built[key] for key in ("read", "kept", "emitted", "dropped")}}
 
 
-def token_statistics(encoded: EncodedSet, train_samples: int, mixture: Mapping[str, Any] | None) -> dict[str, Any]:
+def token_statistics(encoded: EncodedSet, train_conversations: int | None, mixture: Mapping[str, Any] | None) -> dict[str, Any]:
     """The contract keys of `mft data encode`, with for each task `lengths` in tokens, and
 
         "unit": "tokens", "histogram": of the lengths,
         "mixture": that of the build, each task with `tokens`, `token_share`, `trained_tokens`, `trained_token_share`,
                    of training samples, beside the `requested_share` and `realised_share` of rows; null where no build is known
 
-    The first `train_samples` samples are the training rows'.
+    The first `train_conversations` conversations of the set are the training rows; None: all.
     """
     lengths: dict[str, list[int]] = {task: [] for task in encoded.tasks}
-    for sample in encoded.samples:
-        lengths[encoded.tasks[sample.task_id]].append(len(sample.input_ids))
+    records = encoded.samples.records
+    for index, task in enumerate(encoded.tasks):
+        lengths[task] = records["tokens"][records["task"] == index].tolist()
     facts = statistics(encoded)
+    conversations = encoded.samples.records["conversation"]
+    train = encoded.samples if train_conversations is None else encoded.samples.select(conversations < train_conversations)
     per_task = {task: {**counts, "lengths": length_summary(lengths[task])} for task, counts in facts["per_task"].items()}
     return {**facts, "kind": "tokens", "unit": "tokens", "context": encoded.context, "per_task": per_task,
-            "parts": {"train": train_samples, "validation": len(encoded.samples) - train_samples},
-            "mixture": _token_mixture(encoded, train_samples, mixture), "histogram": histogram(lengths)}
+            "parts": {"train": len(train), "validation": len(encoded.samples) - len(train)},
+            "mixture": _token_mixture(train, encoded.tasks, mixture), "histogram": histogram(lengths)}
 
 
-def _token_mixture(encoded: EncodedSet, train_samples: int, mixture: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _token_mixture(train: TokenStore, tasks: Sequence[str], mixture: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if mixture is None:
         return None
-    tokens: Counter[str] = Counter()
-    trained: Counter[str] = Counter()
-    for sample in encoded.samples[:train_samples]:
-        tokens[encoded.tasks[sample.task_id]] += len(sample.input_ids)
-        trained[encoded.tasks[sample.task_id]] += sample.trained_tokens
-    tasks = {task: {**counts, "tokens": tokens[task], "token_share": _share(tokens[task], tokens.total()),
-                    "trained_tokens": trained[task], "trained_token_share": _share(trained[task], trained.total())}
-             for task, counts in mixture["tasks"].items()}
-    return {**mixture, "tasks": tasks}
+    own = train.records["task"]
+    sums = (np.bincount(own, weights=train.records[key], minlength=len(tasks)).astype(int).tolist() for key in ("tokens", "trained"))
+    tokens, trained = (dict(zip(tasks, values, strict=True)) for values in sums)
+    counts = {task: {**facts, "tokens": tokens[task], "token_share": _share(tokens[task], sum(tokens.values())),
+                     "trained_tokens": trained[task], "trained_token_share": _share(trained[task], sum(trained.values()))}
+              for task, facts in mixture["tasks"].items()}
+    return {**mixture, "tasks": counts}
 
 
 def _share(part: int, whole: int) -> float:

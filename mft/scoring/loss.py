@@ -14,6 +14,7 @@ from mft.modeling.modes import without_dropout
 from mft.tokenization.collate import Batch, collate
 from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample
 from mft.tokenization.packing import pack
+from mft.tokenization.token_store import lengths_of
 
 LOGITS_AT_ONCE = 1 << 25
 """Logits that are held in float32 at a time (128 MiB)."""
@@ -44,7 +45,7 @@ def score_samples(model: PreTrainedModel | PeftModel, samples: Sequence[Tokenize
     Raises:
         DataError: a sample is longer than `context`.
     """
-    rows = pack([len(sample.input_ids) for sample in samples], context)
+    rows = pack(lengths_of(samples), context)
     sums = torch.zeros(len(samples), dtype=torch.float64)
     counts = torch.zeros(len(samples), dtype=torch.int64)
     # no_grad, not inference_mode: a buffer made here may be used by the next training step.

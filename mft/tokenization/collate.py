@@ -1,13 +1,15 @@
 """Samples of packed rows laid side by side as one row of tensors."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import TypedDict, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mft.errors import DataError
 from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample
+from mft.tokenization.token_store import TokenStore
 
 
 class Batch(TypedDict):
@@ -63,6 +65,29 @@ def collate(samples: Sequence[TokenizedSample]) -> Batch:
         task_ids=_row([sample.task_id] * length for sample, length in zip(samples, lengths, strict=True)),
         sample_ids=_row([index] * length for index, length in enumerate(lengths)),
     )
+
+
+def gather(store: TokenStore, indices: Sequence[int]) -> Batch:
+    """`collate` of these samples of a store, made from its flat arrays.
+
+    Raises:
+        DataError: there is no index.
+    """
+    if not len(indices):
+        raise DataError("a batch needs at least one sample")
+    records = store.records[np.asarray(indices)]
+    lengths = records["tokens"].astype(np.int64)
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    ids = np.concatenate([store.ids[start:start + length] for start, length in zip(
+        records["start"].tolist(), lengths.tolist(), strict=True)]).astype(np.int64)
+    labels = np.full(len(ids), IGNORE_INDEX, dtype=np.int64)
+    for shift, first, count in zip(starts.tolist(), records["spans"].tolist(), records["span_count"].tolist(), strict=True):
+        for begin, end in store.spans[first:first + count].tolist():
+            labels[shift + begin:shift + end] = ids[shift + begin:shift + end]
+    rows = {"input_ids": ids, "labels": labels, "position_ids": np.arange(len(ids)) - np.repeat(starts, lengths),
+            "task_ids": np.repeat(records["task"].astype(np.int64), lengths), "sample_ids": np.repeat(np.arange(len(lengths)), lengths)}
+    return cast("Batch", {name: torch.from_numpy(row)[None] for name, row in rows.items()})
 
 
 def _row(pieces: Iterable[Sequence[int]]) -> Tensor:

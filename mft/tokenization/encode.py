@@ -1,23 +1,21 @@
 """Conversations to ids and labels: the one place where the mask is made.
 
-A *section* is the text between two control tokens; it is one string to the tokenizer. Where an answer begins inside a
-section, its ids are ids(prompt) + continuation(answer), so that the ids before an answer are those of the served prompt:
-
-    section  <|role_start|>human<|role_end|>2+2?<|role_start|>bot<|role_end|> | 4        then </s>, by id
-    labels   -100 ...                                                     -100 | 29946         2
-
-A later prompt holds the same section as history, encoded as one string. When its tokens then run over the boundary
-(codefuse: an answer that begins with one of `" & ' ( ) , . / : ; < = > [ \\ ` {`), no single row can match both prompts.
+A row is its sections laid end to end (mft/tokenization/sections.py). A later prompt holds the same section as history, encoded
+as one string. When its tokens then run over the boundary (codefuse: an answer that begins with one of `" & ' ( ) , . / : ; < = >
+[ \\ ` {`), no single row can match both prompts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from mft.conversation import Conversation, Message, Span
-from mft.errors import DataError, FormatError
-from mft.formats.base import PromptFormat, Segment
+from mft.errors import FormatError
+from mft.formats.base import PromptFormat
+from mft.tokenization.sections import Section, refuse_text_faults, split_sections
 
 if TYPE_CHECKING:
     from mft.tokenization.load import TextTokenizer
@@ -49,31 +47,28 @@ class TokenizedSample:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedRow:
-    """A sample and the whole text that was rendered for it."""
+class IdRow:
+    """A row as it is stored: `ids`, little-endian whole numbers of the tokenizer's `id_type`; `spans`, [start, end) of the tokens
+    that are trained; the sections that it was made from."""
 
-    sample: TokenizedSample
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Text up to an answer, the answer if there is one, and the control token that closes them if there is one.
-
-    `untrained`: spans of a trained answer that are left out. `end_text`: how the closing token stands in the row's text.
-    """
-
-    prompt: str
-    answer: str | None = None
-    end: str | None = None
-    train_answer: bool = False
-    train_end: bool = False
-    untrained: tuple[Span, ...] = ()
-    end_text: str = ""
+    ids: bytes
+    spans: tuple[Span, ...]
+    tokens: int
+    name: str
+    sections: Sequence[Section]
 
     @property
     def text(self) -> str:
-        return self.prompt + (self.answer or "")
+        """All that was rendered for the row."""
+        return "".join(section.text + section.end_text for section in self.sections)
+
+    def sample(self, task_id: int, id_type: "np.dtype[np.unsignedinteger]") -> TokenizedSample:
+        """The row with a label for each token."""
+        ids = np.frombuffer(self.ids, dtype=id_type).tolist()
+        labels = [IGNORE_INDEX] * len(ids)
+        for start, end in self.spans:
+            labels[start:end] = ids[start:end]
+        return TokenizedSample(tuple(ids), tuple(labels), task_id, self.name)
 
 
 def encode(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "TextTokenizer", task_id: int = 0) -> TokenizedSample:
@@ -87,13 +82,15 @@ def encode(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "
         DataError: a message holds what this vocabulary cannot say (TEXT_FAULTS).
         TokenizerError: the format's control tokens are not in this vocabulary.
     """
-    plans = _plans_of(conversation, prompt_format, tokenizer)
+    refuse_text_faults(conversation.messages, tokenizer, conversation.id)
+    prompt_format.render(conversation)
+    plans = _plans_of(conversation, prompt_format)
     if len(plans) > 1:
         raise FormatError(f"{conversation.id}: format '{prompt_format.name}' trains one row per assistant turn, and {len(plans)} are to be "
                           "trained here; use encode_rows")
-    sections = plans[0].sections
+    sections, name = plans[0].sections, plans[0].name
     trained = [index for index, section in enumerate(sections) if section.train_answer]
-    return _row(sections, trained, _texts([sections], tokenizer), tokenizer, task_id, plans[0].name).sample
+    return _row(sections, trained, _texts([sections], tokenizer), tokenizer, name).sample(task_id, tokenizer.id_type)
 
 
 def encode_rows(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "TextTokenizer",
@@ -107,16 +104,16 @@ def encode_rows(conversation: Conversation, prompt_format: PromptFormat, tokeniz
     Raises:
         As `encode`.
     """
-    return [row.sample for row in encode_many([conversation], prompt_format, tokenizer, [task_id])[0]]
+    refuse_text_faults(conversation.messages, tokenizer, conversation.id)
+    prompt_format.render(conversation)
+    return [row.sample(task_id, tokenizer.id_type) for row in encode_many([conversation], prompt_format, tokenizer)[0]]
 
 
-def encode_many(conversations: Sequence[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer",
-                task_ids: Sequence[int]) -> list[list[EncodedRow]]:
-    """`encode_rows` of many conversations, with the text of each row; the tokenizer is called for all of them at once."""
-    plans = [_plans_of(conversation, prompt_format, tokenizer) for conversation in conversations]
+def encode_many(conversations: Sequence[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> list[list[IdRow]]:
+    """The rows of `encode_rows` for many conversations that have no fault; the tokenizer is called for all of them at once."""
+    plans = [_plans_of(conversation, prompt_format) for conversation in conversations]
     texts = _texts([plan.sections for own in plans for plan in own], tokenizer)
-    return [[row for plan in own for row in _rows(plan.sections, texts, tokenizer, task_id, plan.name)]
-            for own, task_id in zip(plans, task_ids, strict=True)]
+    return [[row for plan in own for row in _rows(plan.sections, texts, tokenizer, plan.name)] for own in plans]
 
 
 def encode_prompt(messages: Sequence[Message], prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> list[int]:
@@ -125,79 +122,13 @@ def encode_prompt(messages: Sequence[Message], prompt_format: PromptFormat, toke
     Raises:
         As `encode`.
     """
-    _refuse_text_faults(messages, tokenizer, "prompt", prompt=True)
+    refuse_text_faults(messages, tokenizer, "prompt", prompt=True)
     ids: list[int] = []
     for section in split_sections(prompt_format.render_prompt(messages)):
         ids += tokenizer.encode_text(section.text)
         if section.end is not None:
             ids.append(tokenizer.control_id(section.end))
     return ids
-
-
-TEXT_FAULTS: Final[Mapping[str, str]] = {
-    "half_surrogate": "holds half a surrogate pair (such as \\ud800), which is not text; remove it",
-    "space_mark": "holds U+2581 '▁', with which this vocabulary writes a space: its ids would say a space; replace it",
-}
-"""Reasons, beside those of `PromptFormat.fault`, why a row is not encoded."""
-
-
-def encoding_fault(messages: Sequence[Message], prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> str | None:
-    """Why these messages cannot become a training row, as a reason to count, or None: the format's, or one of TEXT_FAULTS."""
-    reasons = (_text_fault(message.content, tokenizer) for message in messages)
-    return next((reason for reason in reasons if reason), None) or prompt_format.fault(tuple(messages))
-
-
-def _text_fault(content: str, tokenizer: "TextTokenizer") -> str | None:
-    try:
-        content.encode()
-    except UnicodeEncodeError:
-        return "half_surrogate"
-    return "space_mark" if tokenizer.family == "llama" and "▁" in content else None
-
-
-def _refuse_text_faults(messages: Sequence[Message], tokenizer: "TextTokenizer", where: str, *, prompt: bool = False) -> None:
-    """Raise DataError for content that has no ids of its own. A prompt with U+2581 is served, as any server would."""
-    for number, message in enumerate(messages, 1):
-        reason = _text_fault(message.content, tokenizer)
-        if reason and not (prompt and reason == "space_mark"):
-            raise DataError(f"{where}: message {number} {TEXT_FAULTS[reason]}")
-
-
-def split_sections(segments: Sequence[Segment], *, segmentwise: bool = False) -> list[Section]:
-    """Segments as sections; `segmentwise` makes each text segment one of its own."""
-    sections: list[Section] = []
-    prompt: list[str] = []
-    answer: list[Segment] = []
-
-    def close(end: Segment | None) -> None:
-        text = "".join(segment.text for segment in answer)
-        # A span may leave out all of an answer; its end mark still tells that it is trained.
-        trained = bool(end and end.trainable) or any(segment.trainable for segment in answer)
-        sections.append(Section(
-            prompt="".join(prompt), answer=text if answer else None, end=end.control_token if end else None,
-            train_answer=bool(answer) and trained, train_end=bool(end and end.trainable),
-            untrained=_untrained_spans(answer) if trained else (), end_text=end.text if end else ""))
-        prompt.clear()
-        answer.clear()
-
-    for segment in segments:
-        if segmentwise and not segment.control and (prompt or answer):
-            close(None)
-        if segment.control:
-            close(segment)
-        elif answer or segment.answer:
-            answer.append(segment)
-        else:
-            prompt.append(segment.text)
-    if prompt or answer:
-        close(None)
-    return sections
-
-
-def _untrained_spans(answer: Sequence[Segment]) -> tuple[Span, ...]:
-    """The spans of an answer's text that are not trained."""
-    ends = [0, *accumulate(len(segment.text) for segment in answer)]
-    return tuple((start, end) for segment, start, end in zip(answer, ends, ends[1:], strict=False) if not segment.trainable and end > start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +139,11 @@ class _Plan:
     name: str
 
 
-def _plans_of(conversation: Conversation, prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> list[_Plan]:
-    _refuse_text_faults(conversation.messages, tokenizer, conversation.id)
-    segments = prompt_format.render(conversation)
-    if not prompt_format.row_per_turn:
-        return [_Plan(split_sections(segments, segmentwise=prompt_format.segmentwise), conversation.id)]
+def _plans_of(conversation: Conversation, prompt_format: PromptFormat) -> list[_Plan]:
     messages = conversation.messages
+    if not prompt_format.row_per_turn:
+        segments = prompt_format.render_messages(messages, generate=False)
+        return [_Plan(split_sections(segments, segmentwise=prompt_format.segmentwise), conversation.id)]
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
     names = [f"{conversation.id}#{number}" if len(answers) > 1 else conversation.id for number in range(1, len(answers) + 1)]
     return [_Plan(split_sections(prompt_format.render_messages(messages[:index + 1], generate=False)), name)
@@ -224,14 +154,14 @@ def _plans_of(conversation: Conversation, prompt_format: PromptFormat, tokenizer
 class _Texts:
     """Ids of the strings that a batch of conversations needs: as a section, and as the continuation of one."""
 
-    sections: Mapping[str, list[int]]
-    continuations: Mapping[str, list[int]]
+    sections: Mapping[str, bytes]
+    continuations: Mapping[str, bytes]
 
-    def answer(self, section: Section) -> tuple[list[int], list[int]]:
+    def answer(self, section: Section) -> tuple[bytes, bytes]:
         """Ids of the prompt and of the answer of a section, as they are trained."""
         assert section.answer is not None
         if not section.prompt:
-            return [], self.sections[section.answer]
+            return b"", self.sections[section.answer]
         return self.sections[section.prompt], self.continuations[section.answer]
 
     def crosses(self, section: Section) -> bool:
@@ -251,50 +181,68 @@ def _texts(plans: Sequence[Sequence[Section]], tokenizer: "TextTokenizer") -> _T
                 whole[section.prompt] = after[section.answer] = None
             if index != last or not section.prompt:
                 whole[section.text] = None
-    return _Texts(dict(zip(whole, tokenizer.encode_texts(list(whole)), strict=True)),
-                  dict(zip(after, tokenizer.encode_continuations(list(after)), strict=True)))
+    return _Texts(dict(zip(whole, tokenizer.section_bytes(list(whole)), strict=True)),
+                  dict(zip(after, tokenizer.continuation_bytes(list(after)), strict=True)))
 
 
-def _rows(sections: list[Section], texts: _Texts, tokenizer: "TextTokenizer", task_id: int, name: str) -> Iterator[EncodedRow]:
+def _rows(sections: list[Section], texts: _Texts, tokenizer: "TextTokenizer", name: str) -> Iterator[IdRow]:
     answers = [index for index, section in enumerate(sections) if section.answer is not None]
     trained = [index for index in answers if sections[index].train_answer]
     if not any(texts.crosses(sections[index]) for index in trained if index != answers[-1]):
-        yield _row(sections, trained, texts, tokenizer, task_id, name)
+        yield _row(sections, trained, texts, tokenizer, name)
         return
     for number, index in enumerate(answers, 1):
         if sections[index].train_answer:
-            yield _row(sections[:index + 1], [index], texts, tokenizer, task_id, f"{name}#{number}")
+            yield _row(sections[:index + 1], [index], texts, tokenizer, f"{name}#{number}")
 
 
-def _row(sections: list[Section], trained: Sequence[int], texts: _Texts, tokenizer: "TextTokenizer", task_id: int,
-         name: str) -> EncodedRow:
+def _row(sections: list[Section], trained: Sequence[int], texts: _Texts, tokenizer: "TextTokenizer", name: str) -> IdRow:
     """Lay sections end to end. A trained one is prompt and continuation; any other is one string, as a server's history."""
-    input_ids: list[int] = []
-    labels: list[int] = []
+    size, last = tokenizer.id_type.itemsize, len(sections) - 1
+    parts: list[bytes] = []
+    spans: list[Span] = []
+    at = 0
     for index, section in enumerate(sections):
         train = index in trained
-        if train or (index == len(sections) - 1 and section.answer is not None):
+        if train or (index == last and section.answer is not None):
             prompt, answer = texts.answer(section)
         else:
-            prompt, answer = texts.sections[section.text], []
-        input_ids += prompt + answer
-        labels += [IGNORE_INDEX] * len(prompt) + (_labels(section, answer, tokenizer) if train else [IGNORE_INDEX] * len(answer))
+            prompt, answer = texts.sections[section.text], b""
+        start = at + len(prompt) // size
+        at = start + len(answer) // size
+        parts += (prompt, answer)
+        if train:
+            spans += [(start + first, start + end) for first, end in _trained_runs(section, answer, tokenizer)]
         if section.end is not None:
-            end = tokenizer.control_id(section.end)
-            input_ids.append(end)
-            labels.append(end if train and section.train_end else IGNORE_INDEX)
-    labels[0] = IGNORE_INDEX   # no left neighbour to be predicted from (a text without BOS)
-    sample = TokenizedSample(tuple(input_ids), tuple(labels), task_id, name)
-    assert sample.trained_tokens > 0, "a row must train something"
-    return EncodedRow(sample, "".join(section.text + section.end_text for section in sections))
+            parts.append(tokenizer.control_bytes(section.end))
+            if train and section.train_end:
+                spans.append((at, at + 1))
+            at += 1
+    joined = _joined_spans(spans)
+    assert joined, "a row must train something"
+    return IdRow(b"".join(parts), joined, at, name, sections)
 
 
-def _labels(section: Section, answer: list[int], tokenizer: "TextTokenizer") -> list[int]:
-    """The labels of a trained answer: its ids, but for the tokens that hold a character of an untrained span."""
+def _trained_runs(section: Section, answer: bytes, tokenizer: "TextTokenizer") -> list[Span]:
+    """Runs of a trained answer's tokens: all of them, but for those that hold a character of an untrained span."""
     if not section.untrained or section.answer is None:
-        return answer
+        return [(0, len(answer) // tokenizer.id_type.itemsize)]
     position = [0, *accumulate(len(character.encode()) for character in section.answer)]
     left_out = [(position[start], position[end]) for start, end in section.untrained]
-    edges = tokenizer.byte_edges(answer, section_start=not section.prompt)
-    return [IGNORE_INDEX if any(first < end and start < last for start, end in left_out) else token
-            for token, first, last in zip(answer, edges, edges[1:], strict=False)]
+    edges = tokenizer.byte_edges(np.frombuffer(answer, dtype=tokenizer.id_type).tolist(), section_start=not section.prompt)
+    return [(index, index + 1) for index, (first, last) in enumerate(pairwise(edges))
+            if not any(first < end and start < last for start, end in left_out)]
+
+
+def _joined_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Neighbouring spans as one; the first token of a row is never trained, since nothing stands before it (a text without BOS)."""
+    out: list[Span] = []
+    for start, end in spans:
+        first = max(start, 1)
+        if first >= end:
+            continue
+        if out and out[-1][1] == first:
+            out[-1] = (out[-1][0], end)
+        else:
+            out.append((first, end))
+    return tuple(out)

@@ -12,11 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from mft.errors import TokenizerError
 from mft.tokenization.family import Family, byte_of_character, family_of, is_control, piece_bytes
 from mft.tokenization.parity import parity_gate
+from mft.tokenization.words import WordCache, word_cache
 
 CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -72,6 +74,35 @@ class TextTokenizer:
             return self.encode_texts(texts)
         return [ids[2:] for ids in self.encode_texts(["\n" + text for text in texts])]
 
+    def section_bytes(self, texts: Sequence[str]) -> list[bytes]:
+        """`encode_texts` as the bytes of whole numbers of `id_type`, by the word cache where there is one."""
+        if self.words is not None and not any("▁" in text for text in texts):
+            return self.words.sections(texts)
+        return self._as_bytes(self.encode_texts(texts))
+
+    def continuation_bytes(self, texts: Sequence[str]) -> list[bytes]:
+        """`encode_continuations` in the same form."""
+        if self.words is not None and not any("▁" in text for text in texts):
+            return self.words.continuations(texts)
+        return self.whole_continuations(texts)
+
+    def whole_continuations(self, texts: Sequence[str]) -> list[bytes]:
+        """The same without the word cache: every text through the tokenizer."""
+        return self._as_bytes(self.encode_continuations(texts))
+
+    @cached_property
+    def id_type(self) -> np.dtype[Any]:
+        """What an id is stored in: uint16 for up to 65,536 pieces, else uint32; little-endian."""
+        return np.dtype("<u2" if max(self.backend.get_vocab().values()) < 1 << 16 else "<u4")
+
+    @cached_property
+    def words(self) -> WordCache | None:
+        """The word cache, where this vocabulary has the property; set it to None to encode every text whole."""
+        return word_cache(self)
+
+    def _as_bytes(self, ids: Sequence[Sequence[int]]) -> list[bytes]:
+        return [np.array(one, dtype=self.id_type).tobytes() for one in ids]
+
     def decode(self, ids: Sequence[int], skip_control: bool = False) -> str:
         """The text of a row from its start, section by section; control tokens as their text, or left out."""
         return self._text(ids, section_start=True, skip_control=skip_control)
@@ -96,6 +127,14 @@ class TextTokenizer:
                 piece = piece.removeprefix(b" ")
             edges.append(edges[-1] + len(piece))
         return edges
+
+    def control_bytes(self, token: str) -> bytes:
+        """The id of a control token as it is stored.
+
+        Raises:
+            TokenizerError: as `control_id`.
+        """
+        return self.control_id(token).to_bytes(self.id_type.itemsize, "little")
 
     def control_id(self, token: str) -> int:
         """The id of a control token.

@@ -4,45 +4,57 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 
 from mft.conversation import Conversation
 from mft.errors import DataError
-from mft.files import atomic_file, atomic_folder, check_manifest, write_manifest
+from mft.files import atomic_file
 from mft.formats.base import PromptFormat
-from mft.tokenization.encode import EncodedRow, TokenizedSample, encode_many, encoding_fault
+from mft.tokenization.encode import IdRow, encode_many
 from mft.tokenization.packing import pack
+from mft.tokenization.sections import encoding_fault
+from mft.tokenization.token_store import StoreBuilder, TokenStore, open_store, write_store
 
 if TYPE_CHECKING:
     from mft.tokenization.load import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
-TOKENS_FILE = "tokens.parquet"
-BATCH = 256
-SCHEMA = pa.schema([("id", pa.string()), ("task", pa.string()),
-                    ("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+BATCH = 1024
+"""Conversations that are encoded at once."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class EncodedSet:
-    """Samples of at most `context` tokens, and what became of every conversation: `read == kept + sum(dropped)`.
+    """What became of every conversation: `read == kept + sum(dropped)`; `samples` have at most `context` tokens.
 
-    `tasks[sample.task_id]` is a sample's task. There are more samples than `kept` where a conversation gave several rows.
+    `tasks[sample.task_id]` is a sample's task. There are more samples than `kept` where a conversation gave several rows. `store`
+    holds samples of every length, so that another context needs no encoding; `faults` are the drops that no context would mend.
     """
 
     tasks: tuple[str, ...]
     context: int
-    samples: list[TokenizedSample] = field(default_factory=list)
-    read: int = 0
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
+    store: TokenStore
+    read: int
+    faults: Counter[str]
+    samples: TokenStore = field(init=False)
+    kept: int = field(init=False)
+    dropped: Counter[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        samples, over = self.store.within(self.context)
+        object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "dropped", self.faults + Counter({"over_context": over}))
+        object.__setattr__(self, "kept", self.read - self.faults.total() - over)
+
+    def at(self, context: int) -> "EncodedSet":
+        """The same with another context."""
+        return replace(self, context=context)
 
 
 def encode_conversations(rows: Iterable[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer", context: int,
@@ -55,10 +67,10 @@ def encode_conversations(rows: Iterable[Conversation], prompt_format: PromptForm
     Raises:
         DataError: a conversation is of a task that is not in `tasks`.
     """
-    encoded = EncodedSet(tuple(tasks), context)
-    for _ in _encode(rows, prompt_format, tokenizer, encoded):
+    run = _Encoding(prompt_format, tokenizer, tasks)
+    for _ in run.rows(rows):
         pass
-    return encoded
+    return run.result(context)
 
 
 def write_jsonl(path: Path, rows: Iterable[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer", context: int,
@@ -67,14 +79,14 @@ def write_jsonl(path: Path, rows: Iterable[Conversation], prompt_format: PromptF
 
     `text` is all that was rendered for the sample; it is not kept in memory.
     """
-    encoded = EncodedSet(tuple(tasks), context)
+    run = _Encoding(prompt_format, tokenizer, tasks)
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as stream:
-        for row in _encode(rows, prompt_format, tokenizer, encoded):
-            sample = row.sample
-            line = {"id": sample.id, "task": encoded.tasks[sample.task_id], "text": row.text,
-                    "input_ids": sample.input_ids, "labels": sample.labels}
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return encoded
+        for task_id, own in run.rows(rows):
+            for row in own if all(row.tokens <= context for row in own) else ():
+                sample = row.sample(task_id, tokenizer.id_type)
+                line = {"id": sample.id, "task": tasks[task_id], "text": row.text, "input_ids": sample.input_ids, "labels": sample.labels}
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return run.result(context)
 
 
 def statistics(encoded: EncodedSet, seed: int = 0) -> dict[str, Any]:
@@ -82,82 +94,73 @@ def statistics(encoded: EncodedSet, seed: int = 0) -> dict[str, Any]:
 
     `tokens` and `trained_tokens` count every sample once; `fill` is tokens / (rows * context).
     """
-    lengths = [len(sample.input_ids) for sample in encoded.samples]
-    rows = len(pack(lengths, encoded.context, seed))
-    per_task = {task: {"samples": 0, "tokens": 0, "trained_tokens": 0} for task in encoded.tasks}
-    for sample, length in zip(encoded.samples, lengths, strict=True):
-        counts = per_task[encoded.tasks[sample.task_id]]
-        counts["samples"] += 1
-        counts["tokens"] += length
-        counts["trained_tokens"] += sample.trained_tokens
+    records = encoded.samples.records
+    lengths, total = encoded.samples.lengths, int(records["tokens"].sum())
+    rows = len(pack(lengths.tolist(), encoded.context, seed))
+    sums = {key: np.bincount(records["task"], weights=weights, minlength=len(encoded.tasks)).astype(int).tolist()
+            for key, weights in (("samples", None), ("tokens", records["tokens"]), ("trained_tokens", records["trained"]))}
+    per_task = {task: {key: values[index] for key, values in sums.items()} for index, task in enumerate(encoded.tasks)}
     return {
         "read": encoded.read, "kept": encoded.kept, "emitted": len(lengths), "dropped": dict(encoded.dropped.most_common()),
-        "samples": len(lengths), "tokens": sum(lengths), "trained_tokens": sum(task["trained_tokens"] for task in per_task.values()),
-        "rows": rows, "fill": sum(lengths) / (rows * encoded.context) if rows else 0.0, "per_task": per_task,
+        "samples": len(lengths), "tokens": total, "trained_tokens": int(records["trained"].sum()),
+        "rows": rows, "fill": total / (rows * encoded.context) if rows else 0.0, "per_task": per_task,
     }
 
 
 def write_tokens(folder: Path, encoded: EncodedSet, facts: Mapping[str, Any], *, replace: bool = False) -> dict[str, Any]:
-    """Write `tokens.parquet` (id, task, input_ids, labels) and `manifest.json`, whole or not at all; returns the manifest.
+    """Write the store of an encoded set (mft/tokenization/token_store.py), whole or not at all; returns the manifest.
 
-    `facts` says what made the set (format, tokenizer hash, input); tasks, context and the statistics are added.
+    `facts` says what made the set (format, tokenizer hash, input); tasks, context, counts and the statistics are added. Samples of
+    every length are written: whoever opens the folder may ask for another context.
 
     Raises:
         OutputError: the folder exists and is not empty, unless `replace`.
     """
-    with atomic_folder(folder, replace=replace) as partial:
-        with pq.ParquetWriter(partial / TOKENS_FILE, SCHEMA, compression="zstd") as writer:
-            for start in range(0, len(encoded.samples), 8192):
-                samples = encoded.samples[start:start + 8192]
-                writer.write_table(pa.table({
-                    "id": [sample.id for sample in samples],
-                    "task": [encoded.tasks[sample.task_id] for sample in samples],
-                    "input_ids": [sample.input_ids for sample in samples],
-                    "labels": [sample.labels for sample in samples],
-                }, schema=SCHEMA))
-        return write_manifest(partial, {
-            **facts, "tasks": list(encoded.tasks), "context": encoded.context, "statistics": statistics(encoded)})
+    return write_store(folder, encoded.store, {
+        **facts, "tasks": list(encoded.tasks), "context": encoded.context, "read": encoded.read, "faults": dict(encoded.faults),
+        "statistics": statistics(encoded)}, replace=replace)
 
 
-def read_tokens(folder: Path) -> EncodedSet:
-    """Read what `write_tokens` wrote.
+def read_tokens(folder: Path, context: int | None = None, *, verify: bool = False) -> EncodedSet:
+    """Open what `write_tokens` wrote, at the context it was written for or another; ids stay on disk until they are read.
 
     Raises:
-        CheckFailed: there is no manifest, or a file is not as the manifest says.
+        CheckFailed: there is no manifest, or a file is not as the manifest says (with `verify` every byte is looked at).
     """
-    manifest = check_manifest(folder)
-    encoded = EncodedSet(tuple(manifest["tasks"]), manifest["context"], read=manifest["statistics"]["read"],
-                         kept=manifest["statistics"]["kept"], dropped=Counter(manifest["statistics"]["dropped"]))
-    task_ids = {task: index for index, task in enumerate(encoded.tasks)}
-    for batch in pq.ParquetFile(folder / TOKENS_FILE).iter_batches():
-        columns = (batch.column(name).to_pylist() for name in SCHEMA.names)
-        encoded.samples += [TokenizedSample(tuple(input_ids), tuple(labels), task_ids[task], name)
-                            for name, task, input_ids, labels in zip(*columns, strict=True)]
-    return encoded
+    store, manifest = open_store(folder, verify=verify)
+    return EncodedSet(tuple(manifest["tasks"]), context or manifest["context"], store, manifest["read"], Counter(manifest["faults"]))
 
 
-def _encode(rows: Iterable[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer",
-            encoded: EncodedSet) -> Iterator[EncodedRow]:
-    """Encode in batches, count in `encoded`, and hand on each row whose sample was kept."""
-    task_ids = {task: index for index, task in enumerate(encoded.tasks)}
-    source = iter(rows)
-    while batch := list(islice(source, BATCH)):
-        sound = []
-        for conversation in batch:
-            if conversation.task not in task_ids:
-                raise DataError(f"{conversation.id}: task '{conversation.task}' is not one of {', '.join(encoded.tasks)}")
-            if reason := encoding_fault(conversation.messages, prompt_format, tokenizer):
-                encoded.dropped[reason] += 1
-            else:
-                sound.append(conversation)
-        encoded.read += len(batch)
-        for kept in encode_many(sound, prompt_format, tokenizer, [task_ids[conversation.task] for conversation in sound]):
-            # All rows of a conversation share its fate: whether it fits must not depend on how its answers begin.
-            if any(len(row.sample.input_ids) > encoded.context for row in kept):
-                encoded.dropped["over_context"] += 1
-                continue
-            encoded.kept += 1
-            encoded.samples += [row.sample for row in kept]
-            yield from kept
-    logger.info("encode (%s): read %d, kept %d, emitted %d, dropped %s", prompt_format.name, encoded.read, encoded.kept,
-                len(encoded.samples), dict(encoded.dropped) or "none")
+class _Encoding:
+    """One pass over conversations."""
+
+    def __init__(self, prompt_format: PromptFormat, tokenizer: "TextTokenizer", tasks: Sequence[str]) -> None:
+        self._format, self._tokenizer, self._tasks = prompt_format, tokenizer, tuple(tasks)
+        self._task_ids = {task: index for index, task in enumerate(tasks)}
+        self._builder = StoreBuilder(tokenizer.id_type)
+        self._read = 0
+        self._faults: Counter[str] = Counter()
+
+    def rows(self, conversations: Iterable[Conversation]) -> Iterator[tuple[int, list[IdRow]]]:
+        """(task id, rows) of each conversation that can be encoded."""
+        source = iter(conversations)
+        while batch := list(islice(source, BATCH)):
+            sound = []
+            for conversation in batch:
+                if conversation.task not in self._task_ids:
+                    raise DataError(f"{conversation.id}: task '{conversation.task}' is not one of {', '.join(self._tasks)}")
+                if reason := encoding_fault(conversation.messages, self._format, self._tokenizer):
+                    self._faults[reason] += 1
+                else:
+                    sound.append(conversation)
+            self._read += len(batch)
+            for conversation, own in zip(sound, encode_many(sound, self._format, self._tokenizer), strict=True):
+                task_id = self._task_ids[conversation.task]
+                self._builder.add(own, task_id)
+                yield task_id, own
+
+    def result(self, context: int) -> EncodedSet:
+        encoded = EncodedSet(self._tasks, context, self._builder.store(), self._read, self._faults)
+        logger.info("encode (%s): read %d, kept %d, emitted %d, dropped %s", self._format.name, encoded.read, encoded.kept,
+                    len(encoded.samples), dict(encoded.dropped) or "none")
+        return encoded

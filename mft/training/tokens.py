@@ -11,18 +11,20 @@ import numpy as np
 from mft.conversation import Conversation
 from mft.data.pipeline import read_built
 from mft.errors import CheckFailed
-from mft.files import MANIFEST, read_json, sha256_json
+from mft.files import MANIFEST, locked, read_json, sha256_json
 from mft.formats.base import PromptFormat
 from mft.modeling.config import ModelConfig
 from mft.tokenization.compatibility import format_for
-from mft.tokenization.encode import TokenizedSample
 from mft.tokenization.load import TextTokenizer, load_tokenizer
 from mft.tokenization.show import spans
 from mft.tokenization.store import EncodedSet, encode_conversations, read_tokens, statistics, write_tokens
+from mft.tokenization.token_store import TokenStore
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation")
+ENCODER = 2
+"""Raised when the same rows give other ids, masks or files, so that an old cache is not taken for the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class RunTokens:
     tokenizer: TextTokenizer
     prompt_format: PromptFormat
     parts: dict[str, EncodedSet]
-    origins: dict[str, str]
+    data: Path
     sha256: str
 
     @property
@@ -41,12 +43,12 @@ class RunTokens:
         return self.parts["train"].tasks
 
     @property
-    def train(self) -> list[TokenizedSample]:
+    def train(self) -> TokenStore:
         """Samples to train on."""
         return self.parts["train"].samples
 
     @property
-    def validation(self) -> list[TokenizedSample]:
+    def validation(self) -> TokenStore:
         """Held-out samples."""
         return self.parts["validation"].samples
 
@@ -56,17 +58,22 @@ class RunTokens:
 
     def examples(self, number: int) -> list[dict[str, Any]]:
         """Training samples of `number` tasks as `{id, task, origin, spans: [{text, trained}]}`: of each task the one of median length."""
-        by_task: dict[int, list[TokenizedSample]] = {}
-        for sample in self.train:
-            by_task.setdefault(sample.task_id, []).append(sample)
-        chosen = [sorted(samples, key=lambda sample: len(sample.input_ids))[len(samples) // 2] for _, samples in sorted(by_task.items())]
-        return [{"id": sample.id, "task": self.task_names[sample.task_id], "origin": self.origins.get(sample.id, ""),
-                 "spans": [{"text": span.text, "trained": span.trained} for span in spans(sample, self.tokenizer)]}
-                for sample in chosen[:number]]
+        tasks, lengths = self.train.records["task"], self.train.lengths
+        chosen = []
+        for task in np.unique(tasks)[:number]:
+            own = np.flatnonzero(tasks == task)
+            chosen.append(self.train[int(own[np.argsort(lengths[own], kind="stable")][len(own) // 2])])
+        wanted = {sample.id.split("#")[0] for sample in chosen}
+        origins = {row.id: row.origin for row in read_built(self.data)["train"] if row.id in wanted}
+        return [{"id": sample.id, "task": self.task_names[sample.task_id], "origin": origins.get(sample.id.split("#")[0], ""),
+                 "spans": [{"text": span.text, "trained": span.trained} for span in spans(sample, self.tokenizer)]} for sample in chosen]
 
 
 def encode_run(data: Path, tokenizer_folder: Path, model: ModelConfig, cache: Path) -> RunTokens:
-    """Encode a built data folder for a model; what `cache` holds is used when it was made from the same.
+    """Encode a built data folder for a model; what `cache` holds is used when it was made from the same rows, format and tokenizer.
+
+    The cache holds samples of every length, so another context needs no encoding. Of several processes that ask for it at once,
+    on one machine or on a shared disk, one encodes and the others wait.
 
     Raises:
         DataError: `data` is no built folder.
@@ -74,36 +81,47 @@ def encode_run(data: Path, tokenizer_folder: Path, model: ModelConfig, cache: Pa
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     prompt_format = format_for(model.format, tokenizer)
-    rows = read_built(data)
+    if not (data / MANIFEST).is_file():
+        read_built(data)   # says what is missing
     manifest = read_json(data / MANIFEST)
     tasks = list(manifest["per_task"])
-    key = sha256_json({"rows": manifest["sha256"], "tokenizer": tokenizer.sha256, "context": model.context, "tasks": tasks,
+    key = sha256_json({"rows": manifest["sha256"], "tokenizer": tokenizer.sha256, "tasks": tasks, "encoder": ENCODER,
                        "format": [prompt_format.reference, prompt_format.chat_template()]})
-    parts = {name: _part(cache / name, rows[name], prompt_format, tokenizer, model.context, tasks, key) for name in PARTS}
-    origins = {row.id: row.origin for row in rows["train"]}
-    return RunTokens(tokenizer, prompt_format, parts, origins, key)
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / "encode.lock"):
+        found = {name: _cached(cache / name, key, model.context) for name in PARTS}
+        if missing := [name for name, part in found.items() if part is None]:
+            rows = read_built(data)
+            for name in missing:
+                found[name] = _encode(cache / name, rows[name], prompt_format, tokenizer, model.context, tasks, key)
+    parts = {name: part for name, part in found.items() if part is not None}
+    return RunTokens(tokenizer, prompt_format, parts, data, sha256_json([key, model.context]))
 
 
-def _part(folder: Path, rows: Sequence[Conversation], prompt_format: PromptFormat, tokenizer: TextTokenizer, context: int,
-          tasks: Sequence[str], key: str) -> EncodedSet:
-    if (folder / MANIFEST).is_file() and read_json(folder / MANIFEST).get("key") == key:
-        try:
-            return read_tokens(folder)
-        except CheckFailed as error:
-            logger.warning("%s: damaged, encoded again (%s)", folder, str(error).splitlines()[0])
+def _cached(folder: Path, key: str, context: int) -> EncodedSet | None:
+    if not (folder / MANIFEST).is_file() or read_json(folder / MANIFEST).get("key") != key:
+        return None
+    try:
+        return read_tokens(folder, context)
+    except CheckFailed as error:
+        logger.warning("%s: damaged, encoded again (%s)", folder, str(error).splitlines()[0])
+        return None
+
+
+def _encode(folder: Path, rows: Sequence[Conversation], prompt_format: PromptFormat, tokenizer: TextTokenizer, context: int,
+            tasks: Sequence[str], key: str) -> EncodedSet:
     encoded = encode_conversations(rows, prompt_format, tokenizer, context, tasks)
     dropped = sum(encoded.dropped.values())
     logger.info("encoded %d conversations into %d samples, dropped %d %s", encoded.read, len(encoded.samples), dropped,
                 dict(encoded.dropped) if dropped else "")
-    write_tokens(folder, encoded, {"key": key, "format": prompt_format.name, "tokenizer_sha256": tokenizer.sha256}, replace=True)
-    return encoded
+    write_tokens(folder, encoded, {"key": key, "format": prompt_format.reference, "tokenizer_sha256": tokenizer.sha256}, replace=True)
+    return read_tokens(folder, context)
 
 
 def _histogram(part: EncodedSet) -> dict[str, list[int]]:
     """Twenty equal bins of sample lengths, of whole tokens, that reach the longest: `edges` (21) and `counts`."""
-    lengths = [len(sample.input_ids) for sample in part.samples]
-    if not lengths:
+    lengths = part.samples.lengths
+    if not len(lengths):
         return {"edges": [], "counts": []}
-    edges = np.arange(21) * -(-(max(lengths) + 1) // 20)
+    edges = np.arange(21) * -(-(int(lengths.max()) + 1) // 20)
     return {"edges": edges.tolist(), "counts": np.histogram(lengths, bins=edges)[0].tolist()}
-

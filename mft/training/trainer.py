@@ -18,7 +18,7 @@ from mft.tokenization.collate import Batch
 from mft.training.checkpoints import whole_checkpoint
 from mft.training.config import TASK_MODES, TasksConfig
 from mft.training.losses import StepCounts, count_step, task_loss, task_sums
-from mft.training.rows import PackedRows, SeededOrder, collate_rows
+from mft.training.rows import PackedRows, SeededOrder
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class MultiTaskTrainer(Trainer):
         self.window_tokens = 0
         self.last_evaluation: dict[str, float] = {}
         self._clock = time.perf_counter()
-        super().__init__(train_dataset=train_rows, data_collator=collate_rows, **options)
+        super().__init__(train_dataset=train_rows, data_collator=train_rows.batch, **options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return SeededOrder(len(self.train_dataset), self.args.seed)

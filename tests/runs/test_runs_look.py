@@ -98,7 +98,7 @@ def test_half_of_what_counting_needs_is_refused(built, arguments, message):
 
 
 def test_options_that_would_do_nothing_and_other_folders_are_refused(built, tmp_path):
-    with pytest.raises(DataError, match="holds tokens already; --format go with a built folder"):
+    with pytest.raises(DataError, match="holds tokens already; --format and --tokenizer go with a built folder"):
         stats_of(encoded(built, tmp_path / "out"), FORMAT)
     with pytest.raises(DataError, match="is neither a folder that `mft data build` wrote"):
         stats_of(tmp_path)

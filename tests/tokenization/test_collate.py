@@ -116,3 +116,25 @@ def test_the_isolation_test_would_see_a_leak(attention: str, mistake: str):
         return model(ids, position_ids=torch.arange(ids.shape[1])[None], use_cache=False).logits
 
     assert worst_difference(model, rows, leaking) > 0.1
+
+
+def test_rows_of_a_store_are_gathered_as_they_are_collated(llama2_tokenizer_folder):
+    import torch
+
+    from mft.conversation import Conversation, Message
+    from mft.tokenization.collate import gather
+    from mft.tokenization.compatibility import format_for
+    from mft.tokenization.load import load_tokenizer
+    from mft.tokenization.store import encode_conversations
+
+    llama2 = load_tokenizer(llama2_tokenizer_folder)
+    rows = [Conversation(f"{index}", "ab"[index % 2], tuple(
+        Message("assistant" if turn % 2 else "user", f"{index} " * (turn + 1), train=turn != 1 or index % 3 > 0) for turn in range(4)))
+        for index in range(9)]
+    store = encode_conversations(rows, format_for("codefuse", llama2), llama2, 10_000, ["a", "b"]).samples
+    for indices in ([0], [3, 1, 8], list(range(9))):
+        ours, other = gather(store, indices), collate([store[index] for index in indices])
+        assert list(ours) == list(other)
+        for key, tensor in ours.items():
+            assert torch.equal(tensor, other[key]), key
+            assert tensor.dtype == torch.int64

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from mft.conversation import ROLE_ALIASES, Conversation, Message
 from mft.formats.base import PromptFormat
 from mft.tokenization.compatibility import format_for
-from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample, encode_prompt, encode_rows, encoding_fault
+from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample, encode_prompt, encode_rows
 from mft.tokenization.load import TextTokenizer, load_tokenizer
+from mft.tokenization.sections import encoding_fault
 
 IM = ("<|im_start|>", "<|im_end|>")
 PAIRS = [

@@ -47,7 +47,7 @@ def test_samples_are_those_of_encode_rows_whatever_the_batch(llama2):
     codefuse = format_for("codefuse", llama2)
     rows = [conversation(f"{index}", "chat", f"question {index % 7}", f"{'=' * (index % 2)} {index}", "more", "x") for index in range(600)]
     encoded = encode_conversations(rows, codefuse, llama2, 1000, TASKS)
-    assert encoded.samples == [sample for row in rows for sample in encode_rows(row, codefuse, llama2)]
+    assert list(encoded.samples) == [sample for row in rows for sample in encode_rows(row, codefuse, llama2)]
     assert len(encoded.samples) == 300 + 2 * 300
 
 
@@ -59,7 +59,7 @@ def test_a_row_of_exactly_the_context_is_kept_and_one_longer_is_dropped_whole(ll
     first, second = encode_rows(ROWS[1], codefuse, llama2)
     partly = encode_conversations(ROWS[1:2], codefuse, llama2, len(second.input_ids) - 1, TASKS)
     assert len(first.input_ids) < len(second.input_ids) - 1
-    assert (partly.samples, partly.dropped) == ([], {"over_context": 1})
+    assert (len(partly.samples), partly.dropped) == (0, {"over_context": 1})
 
 
 def test_statistics_have_the_contracted_keys_and_add_up(llama2):
@@ -86,7 +86,21 @@ def test_a_set_is_read_back_as_it_was_written(llama2, tmp_path):
     manifest = write_tokens(tmp_path / "set", encoded, {"format": "codefuse", "tokenizer": llama2.sha256})
     assert (manifest["format"], manifest["context"], manifest["tasks"]) == ("codefuse", 80, ["chat", "repair"])
     assert manifest["statistics"]["tokens"] == 136
-    assert read_tokens(tmp_path / "set") == encoded
+    again = read_tokens(tmp_path / "set")
+    assert list(again.samples) == list(encoded.samples)
+    assert (again.read, again.kept, again.dropped, again.tasks) == (8, 2, DROPPED, TASKS)
+    assert statistics(again) == statistics(encoded)
+
+
+def test_another_context_needs_no_encoding(llama2, tmp_path):
+    codefuse = format_for("codefuse", llama2)
+    write_tokens(tmp_path / "set", encode_conversations(ROWS, codefuse, llama2, 80, TASKS), {})
+    for context in (35, 36, 65, 66, 1000):
+        fresh = encode_conversations(ROWS, codefuse, llama2, context, TASKS)
+        opened = read_tokens(tmp_path / "set", context)
+        assert list(opened.samples) == list(fresh.samples)
+        assert (opened.kept, opened.dropped) == (fresh.kept, fresh.dropped)
+    assert read_tokens(tmp_path / "set", 1000).kept == 3
 
 
 def test_a_set_is_never_written_over_another_and_a_changed_one_is_refused(llama2, tmp_path):
@@ -95,9 +109,19 @@ def test_a_set_is_never_written_over_another_and_a_changed_one_is_refused(llama2
     with pytest.raises(OutputError, match="not empty"):
         write_tokens(tmp_path / "set", encoded, {})
     write_tokens(tmp_path / "set", encoded, {}, replace=True)
-    file = tmp_path / "set" / "tokens.parquet"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(CheckFailed, match=r"tokens.parquet: changed"):
+    file = tmp_path / "set" / "ids.bin"
+    whole = file.read_bytes()
+    file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(CheckFailed, match=r"ids.bin: changed"):
+        read_tokens(tmp_path / "set", verify=True)
+    file.write_bytes(whole[:-1])
+    with pytest.raises(CheckFailed, match=r"ids.bin: has 537 bytes; the manifest says 538"):
+        read_tokens(tmp_path / "set")
+    file.unlink()
+    with pytest.raises(CheckFailed, match=r"ids.bin: is missing; the manifest says 538"):
+        read_tokens(tmp_path / "set")
+    (tmp_path / "set" / "manifest.json").unlink()
+    with pytest.raises(CheckFailed, match=r"has no manifest"):
         read_tokens(tmp_path / "set")
 
 

@@ -34,8 +34,8 @@ from mft.data.ledger import Ledger
 from mft.data.readers.conversations import read_conversations
 from mft.errors import MftError
 from mft.tokenization.compatibility import format_for
-from mft.tokenization.sections import encoding_fault
 from mft.tokenization.load import load_tokenizer
+from mft.tokenization.sections import encoding_fault
 
 BEFORE, AFTER = 6, 14
 

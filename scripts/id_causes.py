@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from mft.conversation import Conversation, Message
 from mft.formats.base import PromptFormat, Segment, joined
 from mft.tokenization.encode import encode_prompt, encode_rows
-from mft.tokenization.sections import split_sections
 from mft.tokenization.load import TextTokenizer
+from mft.tokenization.sections import split_sections
 
 State = tuple[IdRow, ...]
 """The rows of one conversation; none where it was dropped."""

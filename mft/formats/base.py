@@ -122,7 +122,10 @@ class PromptFormat(ABC):
         [('ab', False), (' cd', True)]
         """
         text = self.canonical(message.content)
-        shift = message.content.index(text) if message.untrained else 0
+        if not message.untrained:
+            first = [Segment(lead, message.train, answer=True)] if lead else []
+            return [*first, Segment(text + tail, message.train, answer=not lead)]
+        shift = message.content.index(text)
         cuts = [(max(0, start - shift), min(len(text), end - shift)) for start, end in sorted(message.untrained)]
         segments = [Segment(lead, message.train)] if lead else []
         done = 0

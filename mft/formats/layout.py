@@ -8,7 +8,7 @@ themselves; all of these are put in by id. Everything else is ordinary text.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -65,6 +65,10 @@ class LayoutFormat(PromptFormat):
     """A format that is nothing but its layout."""
 
     layout: Layout
+
+    def __init__(self, bos: str = "<s>", eos: str = "</s>", control: Mapping[str, str] | None = None) -> None:
+        super().__init__(bos, eos, control)
+        self._cut: dict[str, tuple[Segment, ...]] = {}
 
     @property
     def end_token(self) -> str:
@@ -125,10 +129,11 @@ class LayoutFormat(PromptFormat):
 
     def _pieces(self, text: str) -> list[Segment]:
         """A string of the layout as segments: control tokens by themselves, the text between them."""
-        if not text:
-            return []
-        tokens = "|".join(re.escape(token) for token in (BOS, EOS, *self.layout.control))
-        return [Segment(self._fill(part), control=index % 2 == 1) for index, part in enumerate(re.split(f"({tokens})", text)) if part]
+        if text not in self._cut:   # every row asks for the same few strings
+            tokens = "|".join(re.escape(token) for token in (BOS, EOS, *self.layout.control))
+            parts = enumerate(re.split(f"({tokens})", text))
+            self._cut[text] = tuple(Segment(self._fill(part), control=index % 2 == 1) for index, part in parts if part)
+        return [*self._cut[text]]
 
 
 def layout_of(values: dict[str, Any]) -> Layout:

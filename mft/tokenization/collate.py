@@ -80,7 +80,7 @@ def gather(store: TokenStore, indices: Sequence[int]) -> Batch:
     ends = np.cumsum(lengths)
     starts = ends - lengths
     ids = np.concatenate([store.ids[start:start + length] for start, length in zip(
-        records["start"].tolist(), lengths.tolist(), strict=True)]).astype(np.int64)
+        records["start"].tolist(), lengths.tolist(), strict=True)], dtype=np.int64)
     labels = np.full(len(ids), IGNORE_INDEX, dtype=np.int64)
     for shift, first, count in zip(starts.tolist(), records["spans"].tolist(), records["span_count"].tolist(), strict=True):
         for begin, end in store.spans[first:first + count].tolist():

@@ -76,15 +76,17 @@ def split_sections(segments: Sequence[Segment], *, segmentwise: bool = False) ->
     answer: list[Segment] = []
 
     def close(end: Segment | None) -> None:
-        text = "".join(segment.text for segment in answer)
-        # A span may leave out all of an answer; its end mark still tells that it is trained.
-        trained = bool(end and end.trainable) or any(segment.trainable for segment in answer)
-        sections.append(Section(
-            prompt="".join(prompt), answer=text if answer else None, end=end.control_token if end else None,
-            train_answer=bool(answer) and trained, train_end=bool(end and end.trainable),
-            untrained=_untrained_spans(answer) if trained else (), end_text=end.text if end else ""))
+        token, end_text, train_end = (end.control_token, end.text, end.trainable) if end else (None, "", False)
+        if answer:
+            # A span may leave out all of an answer; its end mark still tells that it is trained.
+            trained = train_end or any(segment.trainable for segment in answer)
+            plain = not trained or (len(answer) == 1 and answer[0].trainable)
+            sections.append(Section("".join(prompt), "".join(segment.text for segment in answer), token, trained, train_end,
+                                    () if plain else _untrained_spans(answer), end_text))
+            answer.clear()
+        else:
+            sections.append(Section("".join(prompt), None, token, False, train_end, (), end_text))
         prompt.clear()
-        answer.clear()
 
     for segment in segments:
         if segmentwise and not segment.control and (prompt or answer):

@@ -190,4 +190,5 @@ def _quick_check(folder: Path) -> dict[str, Any]:
 
 def _mapped(path: Path, dtype: "np.dtype[Any]") -> NDArray[Any]:
     """A file as an array; an empty one cannot be mapped."""
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.zeros(0, dtype=dtype)
+    # As a plain array: slicing the memmap subclass takes several times as long.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r")) if path.stat().st_size else np.zeros(0, dtype=dtype)

@@ -23,6 +23,9 @@ BESIDE_TEXT: Final = frozenset({
 })
 """With no other keys than these a row with `text` is a text; with others the text may be a question about them."""
 
+MOST_KEYS: Final = 1000
+"""Sets of keys of which the candidates are remembered."""
+
 KNOWN: Final = ("chat_rounds, messages, conversations (sharegpt), chat (moss), instruction + output (alpaca), a question and an answer "
                 "(pairs), prefix + suffix + middle (infill), text")
 
@@ -65,6 +68,7 @@ class Detector:
 
     def __init__(self) -> None:
         self.chosen: Counter[str] = Counter()
+        self._by_keys: dict[tuple[str, ...], list[Candidate]] = {}
         self.first_unfit: tuple[str, str] | None = None
         """Place and keys of the first row that fits none."""
 
@@ -74,7 +78,12 @@ class Detector:
         Raises:
             DataError: several fit; the message names them and the line to write for each.
         """
-        found = candidates(row)
+        keys = tuple(row)   # which converters fit depends on the keys alone, and most rows of a file have the same
+        if keys not in self._by_keys:
+            if len(self._by_keys) > MOST_KEYS:
+                self._by_keys.clear()
+            self._by_keys[keys] = candidates(row)
+        found = self._by_keys[keys]
         if len(found) > 1:
             filled = candidates({key: value for key, value in row.items() if value is not None})
             found = filled if len(filled) == 1 else found

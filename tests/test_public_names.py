@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 PUBLIC = {
-    "mft.data.build": ["recipe", "out", "overwrite"],
+    "mft.data.build": ["recipe", "out", "overwrite", "engine", "report"],
     "mft.formats.get": ["name", "bos", "eos", "control", "template"],
     "mft.tokenization.encode": ["conversation", "prompt_format", "tokenizer", "task_id"],
     "mft.tokenization.pack": ["lengths", "capacity", "seed"],

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from mft.cli.data_build import EngineOption, RayAddressOption, ShardRowsOption, WorkersOption, build_outcome
 from mft.cli.data_formats import formats
 from mft.cli.data_look import diff, show, stats
 from mft.cli.data_options import ConverterOption, FormatOption, InputArgument, TokenizerOption
-from mft.cli.data_tables import mixture_parts, shortfall_lines
-from mft.cli.outcome import Outcome, Table, counts, encoded_parts
+from mft.cli.outcome import Outcome, encoded_parts
 
 app = typer.Typer(add_completion=False, help="From sources to clean conversations, and from those to masked, packed token ids.")
 
@@ -18,15 +18,15 @@ def build(
     recipe: Annotated[Path, typer.Argument(help="a recipe's YAML (data_recipes/README.md)")],
     out: Annotated[Path, typer.Option(help="folder to write; a finished build of the same recipe and files is kept")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what OUT holds")] = False,
+    workers: WorkersOption = 1,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    shard_rows: ShardRowsOption = 50_000,
 ) -> Outcome:
-    """Sources -> clean conversations, split and shuffled, with a ledger of every row."""
-    from mft.data.pipeline import build as build_recipe
+    """Sources -> clean conversations, split and shuffled, with a ledger of every row. One that was stopped goes on where it was."""
+    from mft.runs.build import build_data
 
-    facts = build_recipe(recipe, out, overwrite=overwrite).facts
-    rows = [[task, f"{part['train']:,}", f"{part['validation']:,}"] for task, part in facts["per_task"].items()]
-    line = f"read {facts['read']:,}, kept {facts['kept']:,}; dropped: {counts(facts['dropped'])}"
-    mixture = mixture_parts(facts["mixture"]) if facts["mixture"]["type"] != "proportional" else shortfall_lines(facts["mixture"])
-    return Outcome(facts, [Table("", ["task", "train", "validation"], rows), line, *mixture, f"sha256 {facts['sha256']}"])
+    return build_outcome(build_data(recipe, out, overwrite, engine=engine, workers=workers, ray_address=ray_address, shard_rows=shard_rows))
 
 
 @app.command()

@@ -77,6 +77,7 @@ def diff_builds(a: Path, b: Path, examples: int = 3) -> dict[str, Any]:
 
 def _rows(parts: Parts) -> list[BuiltRow]:
     """Each row once, with how often it appears, by task and id. A copy says the same as the row whose id begins its own."""
+    parts = {part: list(rows) for part, rows in parts.items()}   # held, as rows are told apart by what they are, not by what they say
     groups: dict[tuple[str, str, str], list[Conversation]] = {}
     hashes = {id(row): _text_hash(row) for rows in parts.values() for row in rows}
     originals = {(part, row.task, row.id, hashes[id(row)]) for part, rows in parts.items() for row in rows}

@@ -3,11 +3,24 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
-from mft.conversation import Conversation
+
+class Named(Protocol):
+    """A frozen dataclass with the names of a row."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
 
 
-def unique_ids(conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+AnyRow = TypeVar("AnyRow", bound=Named)
+
+
+def unique_ids(conversations: Iterable[AnyRow]) -> Iterator[AnyRow]:
     """The same rows; an id that its task has had already gets its place behind it (and a number if need be)."""
     taken: defaultdict[str, set[str]] = defaultdict(set)
     for conversation in conversations:
@@ -16,20 +29,21 @@ def unique_ids(conversations: Iterable[Conversation]) -> Iterator[Conversation]:
             name = f"{conversation.id}@{place_of(conversation)}" + (f"#{number}" if number > 1 else "")
             number += 1
         taken[conversation.task].add(name)
-        yield conversation if name == conversation.id else replace(conversation, id=name)
+        yield conversation if name == conversation.id else replace(conversation, id=name)  # type: ignore[type-var]
 
 
-def place_of(conversation: Conversation) -> str:
+def place_of(conversation: Named) -> str:
     """`file:line`, the first word of a row's origin."""
     return conversation.origin.split(" ", 1)[0]
 
 
-def own_id(conversation: Conversation) -> str:
+def own_id(conversation: Named) -> str:
     """The id that the row was read with: what `unique_ids` put behind it is taken off.
 
     Which of two rows with one id keeps it bare depends on their order, so nothing that must not depend on what else is in a
     recipe may use `Conversation.id`.
 
+    >>> from mft.conversation import Conversation
     >>> own_id(Conversation("7@b.jsonl:3", "t", (), "b.jsonl:3"))
     '7'
     """

@@ -36,11 +36,28 @@ class Ledger:
         if where:
             self._located[reason] += 1
             if self._located[reason] <= SHOWN:
-                logger.log(self.level, "%s: dropped: %s%s", where, reason, f" ({detail})" if detail else "")
+                self._name(reason, where, detail)
 
     def note(self, what: str) -> None:
         """Count a row that is kept although it is odd (a byte order mark, NUL) or that a step has changed."""
         self.noted[what] += 1
+
+    def absorb(self, counts: Mapping[str, Any]) -> None:
+        """Add what another ledger of the same step counted over other rows: `ShardLedger.to_counts`."""
+        self.read += counts["read"]
+        self.kept += counts["kept"]
+        self.dropped.update(counts["dropped"])
+        self.noted.update(counts["noted"])
+        self.report = added(self.report, counts["report"])
+        for name, lines in counts["lists"].items():
+            self.lists = {**self.lists, name: [*self.lists.get(name, ()), *lines]}
+        for reason, (number, first) in counts["located"].items():
+            for where, detail in first[:max(0, SHOWN - self._located[reason])]:
+                self._name(reason, where, detail)
+            self._located[reason] += number
+
+    def _name(self, reason: str, where: str, detail: str) -> None:
+        logger.log(self.level, "%s: dropped: %s%s", where, reason, f" ({detail})" if detail else "")
 
     def summary(self) -> str:
         """`12 rows in, 10 kept, 2 dropped (no_answer 2)`."""
@@ -66,6 +83,35 @@ class Ledger:
         noted = {"noted": dict(sorted(self.noted.items()))} if self.noted else {}
         report = {"report": self.report} if self.report else {}
         return {**head, "read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items())), **noted, **report}
+
+
+class ShardLedger(Ledger):
+    """The counts of one step over one shard. Nothing is logged: the ledger that absorbs the counts names the first drops of all shards."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step)
+        self._first: dict[str, list[tuple[str, str]]] = {}
+
+    def _name(self, reason: str, where: str, detail: str) -> None:
+        self._first.setdefault(reason, []).append((where, detail))
+
+    def to_counts(self) -> dict[str, Any]:
+        """All that `Ledger.absorb` needs, as JSON."""
+        located = {reason: (number, self._first[reason]) for reason, number in self._located.items()}
+        return {"read": self.read, "kept": self.kept, "dropped": dict(self.dropped), "noted": dict(self.noted), "report": self.report,
+                "lists": {name: list(lines) for name, lines in self.lists.items()}, "located": located}
+
+
+def added(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The reports of a step over two shards as one: numbers are added, mappings merged, and sorted if both were.
+
+    >>> added({"a": 1, "c": {"x": 1}}, {"b": 2, "c": {"x": 2}})
+    {'a': 1, 'b': 2, 'c': {'x': 3}}
+    """
+    out = dict(first)
+    for key, value in second.items():
+        out[key] = value if key not in out else added(out[key], value) if isinstance(value, Mapping) else out[key] + value
+    return dict(sorted(out.items())) if list(first) == sorted(first) and list(second) == sorted(second) else out
 
 
 class BuildLedger:

@@ -1,33 +1,36 @@
 """From a recipe to a built folder: read, clean, split, mix, write, with the ledger in the manifest.
 
-    OUT/train.parquet validation.parquet    rows in training order (mft/data/rows.py)
+    OUT/train-00000-of-00002.parquet ...    rows in training order (mft/data/rows.py); also validation-00000-of-00001.parquet
     OUT/recipe.yaml                         the recipe with every default filled in and its paths made absolute
     OUT/contamination.jsonl                 what `decontaminate` found, one hit a line, where the recipe has that step
-    OUT/manifest.json                       what went in, what became of every row, hashes of the files
+    OUT/manifest.json                       what went in, what became of every row, which files hold which part, their hashes
+
+While it is built, finished pieces lie in `.OUT.work` beside it (mft/data/engine/work.py); a build that was stopped goes on from there.
 """
 
 import json
 import logging
+import os
 import platform
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import mft
-from mft.conversation import Conversation
 from mft.data.config import RecipeConfig, load_recipe
-from mft.data.ledger import BuildLedger
-from mft.data.mixture.emit import emit_rows, repeats_rows
-from mft.data.mixture.join import join_small_tasks
-from mft.data.rows import content_hash, read_rows, write_rows
+from mft.data.engine.config import Engine
+from mft.data.engine.run import Report, ShardedBuild, build_shards, report_nothing
+from mft.data.engine.work import work_folder
+from mft.data.rows import StoredRows
 from mft.data.source_config import LocalSource
-from mft.data.sources import read_sources, source_inputs
-from mft.data.split import Parts, rows_per_task, split_rows
+from mft.data.sources import source_inputs
+from mft.data.split import Parts
 from mft.data.step_inputs import step_inputs, with_absolute_paths, without_paths
-from mft.data.steps import run_steps
 from mft.data.walk import STDLIB
 from mft.errors import CheckFailed, DataError, OutputError
 from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_manifest, write_text
@@ -36,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation")
 FACTS = ("read", "kept", "emitted", "dropped", "per_task", "sha256", "steps", "joined", "mixture")
-BUILDER = 2
-"""Raised when the same recipe over the same files gives other rows, so that an old build is not taken for the new one."""
+BUILDER = 3
+"""Raised when the same recipe over the same files gives other rows or another folder, so that an old build is not taken for the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,50 +55,65 @@ class BuildResult:
     facts: dict[str, Any]
     rows: Parts
     out: Path | None = None
+    """With `out` the rows are read from the folder when they are asked for."""
     lists: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """What steps list beside the rows: file name -> lines; empty for a build that was found finished in `out`."""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    """What it took: `mft.data.engine.run.Usage`; empty for a build that was found finished."""
 
 
-def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, overwrite: bool = False) -> BuildResult:
+def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, overwrite: bool = False, engine: Engine | None = None,
+          report: Report = report_nothing) -> BuildResult:
     """Build a recipe; into the folder `out`, or in memory alone.
 
-    A folder that holds the finished build of the same recipe over the same files is returned as it is.
+    A folder that holds the finished build of the same recipe over the same files is returned as it is; a build that was stopped
+    goes on. `engine` says where it runs (one process of its own is the default) and changes no row; `report` is told how far it is.
+    With more than one worker, a script must call this under `if __name__ == "__main__":`.
 
     Raises:
         ConfigError: mistakes in the recipe. DataError: a source that cannot be used, or no row left.
         OutputError: `out` holds something else and `overwrite` is False.
     """
     config = recipe if isinstance(recipe, RecipeConfig) else load_recipe(Path(recipe), must_exist=True)
+    engine = engine or Engine()
     if out is None:
-        return _build_rows(config)
+        return _build_in_memory(config, engine, report)
     folder = Path(out)
     inputs = recipe_inputs(config)
     job = job_hash(config, inputs)
     if not overwrite and (finished := _finished(folder, job)):
         logger.info("%s: holds the finished build of '%s'; nothing to do", folder, config.name)
         return finished
-    built = _build_rows(config)
-    with atomic_folder(folder, replace=overwrite) as partial:
-        for part in PARTS:
-            write_rows(partial / f"{part}.parquet", built.rows[part])
-        write_text(partial / "recipe.yaml", resolved_yaml(config))
-        for name, lines in built.lists.items():
-            write_text(partial / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        write_manifest(partial, {"kind": "data", "name": config.name, "job": job, "mft": mft.__version__,
-                                 "python": platform.python_version(), **built.facts, "inputs": inputs})
-    return BuildResult(built.facts, built.rows, folder, built.lists)
+    with work_folder(folder, job) as work:
+        if not overwrite and (finished := _finished(folder, job)):   # by another process, for which this one has waited
+            return finished
+        built = build_shards(config, work, engine, report)
+        with atomic_folder(folder, replace=overwrite) as partial:
+            for file, path in built.files:
+                _link(path, partial / file.name)
+            write_text(partial / "recipe.yaml", resolved_yaml(config))
+            for name, lines in built.lists.items():
+                write_text(partial / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            write_manifest(partial, {"kind": "data", "name": config.name, "job": job, "mft": mft.__version__,
+                                     "python": platform.python_version(), **built.facts, "parts": _parts_of(built), "inputs": inputs})
+    return BuildResult(built.facts, read_built(folder), folder, built.lists, asdict(built.usage))
 
 
 def read_built(folder: Path) -> Parts:
-    """`{"train": rows, "validation": rows}` of a folder that `build` wrote.
+    """`{"train": rows, "validation": rows}` of a folder that `build` wrote; rows are read when they are asked for, none is kept.
 
     Raises:
         DataError: it is none.
     """
-    if not (folder / MANIFEST).is_file() or not all((folder / f"{part}.parquet").is_file() for part in PARTS):
-        raise DataError(f"{folder}: is not a folder made by `mft data build` "
-                        f"(it needs {MANIFEST}, {', '.join(f'{part}.parquet' for part in PARTS)})")
-    return {part: list(read_rows(folder / f"{part}.parquet")) for part in PARTS}
+    parts = _manifest_of(folder).get("parts")
+    if not isinstance(parts, dict) or set(parts) != set(PARTS):
+        raise DataError(f"{folder}: is not a folder made by `mft data build` (it needs a {MANIFEST} that names the files of "
+                        f"{' and '.join(PARTS)})")
+    names = {part: [entry["file"] for entry in parts[part]] for part in PARTS}
+    missing = [name for part in PARTS for name in names[part] if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder}: is not a folder made by `mft data build` as it was written: {', '.join(missing)} is missing")
+    return {part: StoredRows([folder / name for name in names[part]]) for part in PARTS}
 
 
 def recipe_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
@@ -132,15 +150,24 @@ def resolved_yaml(recipe: RecipeConfig) -> str:
     return text
 
 
-def _build_rows(recipe: RecipeConfig) -> BuildResult:
-    ledger = BuildLedger()
-    rows: list[Conversation] = run_steps(recipe, read_sources(recipe, ledger), ledger)
-    rows, joined = join_small_tasks(recipe, rows)
-    emitted = emit_rows(recipe, split_rows(rows, recipe.split), ledger)
-    parts = emitted.parts
-    facts = ledger.close(emitted=sum(map(len, parts.values())), weighted=repeats_rows(recipe))
-    return BuildResult({**facts, "per_task": rows_per_task(parts), "sha256": content_hash(parts), "joined": joined,
-                        "mixture": emitted.facts}, parts, lists=ledger.lists)
+def _build_in_memory(recipe: RecipeConfig, engine: Engine, report: Report) -> BuildResult:
+    with tempfile.TemporaryDirectory(prefix="mft-build-") as work:
+        built = build_shards(recipe, Path(work), engine, report)
+        rows = {part: list(StoredRows([path for file, path in built.files if file.part == part])) for part in PARTS}
+    return BuildResult(built.facts, rows, lists=built.lists, usage=asdict(built.usage))
+
+
+def _parts_of(built: ShardedBuild) -> dict[str, list[dict[str, Any]]]:
+    """`{part: [{"file", "rows"}]}`; a part without rows has no file."""
+    return {part: [{"file": file.name, "rows": file.rows} for file, _ in built.files if file.part == part] for part in PARTS}
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name, so that it is still there if this is stopped; a copy where the disk knows no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _finished(folder: Path, job: str) -> BuildResult | None:

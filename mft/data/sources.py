@@ -1,15 +1,13 @@
 """The sources of a recipe: their conversations, and the hashes of what decides them."""
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mft.conversation import Conversation
 from mft.data.config import RecipeConfig
 from mft.data.harvest import harvest
-from mft.data.ids import unique_ids
-from mft.data.ledger import BuildLedger, Ledger
+from mft.data.ledger import Ledger
 from mft.data.python_functions import Function, UnreadableFile, read_tree
 from mft.data.readers.conversations import Reading, conversations_of, read_conversations
 from mft.data.readers.csv import CsvOptions
@@ -21,22 +19,27 @@ from mft.errors import DataError
 from mft.files import hash_file, sha256_json
 
 Tree = tuple[Path, tuple[str, ...]]
+Trees = dict[Tree, list[Function | UnreadableFile]]
 
 
-def read_sources(recipe: RecipeConfig, ledger: BuildLedger) -> list[Conversation]:
-    """The rows of all tasks, in the order of the recipe; one `read` ledger a task.
+def read_source(source: Source, task: str, ledger: Ledger, trees: Trees) -> Iterator[Conversation]:
+    """The rows of a whole source, counted in `ledger`; their ids may repeat. `trees` holds what was parsed for other tasks.
 
     Raises:
-        DataError: a source cannot be read or gives no row.
+        DataError: the source cannot be read or gives no row.
     """
-    trees: dict[Tree, list[Function | UnreadableFile]] = {}   # a tree is parsed once, however many tasks use it
-    rows: list[Conversation] = []
-    for name, task in recipe.tasks.items():
-        read = ledger.open("read", name)
-        found = list(unique_ids(chain.from_iterable(_read_source(source, name, read, trees) for source in task.sources)))
-        read.close()
-        rows += found
-    return rows
+    yield from _read_source(source, task, ledger, trees)
+
+
+def read_file_of(source: FileSource | ModelscopeSource, label: str, path: Path, task: str, ledger: Ledger) -> Iterator[Conversation]:
+    """The rows of one file of a source; their ids differ.
+
+    Raises:
+        DataError: the file cannot be read or gives no row.
+    """
+    kind = source.type if isinstance(source, FileSource) else None
+    options = CsvOptions(source.delimiter, source.names) if isinstance(source, CsvSource) else None
+    yield from read_conversations(path, source.converter, ledger, task=task, label=label, kind=kind, csv=options, train=source.train)
 
 
 def source_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
@@ -105,11 +108,8 @@ def _read_source(source: Source, task: str, ledger: Ledger, trees: dict[Tree, li
         reading = Reading(source.converter, label, task, train=source.train)
         yield from conversations_of(read_hub(source, ledger), Place(f"hub:{label}", by_line=False), reading, ledger)
     else:
-        kind = source.type if isinstance(source, FileSource) else None
-        options = CsvOptions(source.delimiter, source.names) if isinstance(source, CsvSource) else None
         for label, path in source_paths(source):
-            yield from read_conversations(path, source.converter, ledger, task=task, label=label, kind=kind, csv=options,
-                                          train=source.train)
+            yield from read_file_of(source, label, path, task, ledger)
 
 
 def _read_tree(source: PythonCodeSource, task: str, ledger: Ledger,

@@ -6,18 +6,23 @@ the other rows. So no row moves between training and validation when sources, st
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from mft.conversation import Conversation
 from mft.data.config import SplitConfig
 from mft.data.ids import own_id
+from mft.data.outline import Outline
 
 STEPS = 1_000_000
 """Resolution of the split: a fraction is honoured to one in a million."""
 
-Parts = dict[str, list[Conversation]]
+Parts = Mapping[str, Sequence[Conversation]]
 """`train` and `validation`."""
+
+Row = TypeVar("Row", Conversation, Outline)
+"""A row with its text or without it; what is decided by names and sizes is decided for both in one way."""
 
 
 def hash_fraction(key: str) -> float:
@@ -34,26 +39,26 @@ def is_validation(key: str, fraction: float) -> bool:
     return hash_fraction(key) < fraction
 
 
-def split_key_of(row: Conversation, split: SplitConfig) -> str:
+def split_key_of(row: Conversation | Outline, split: SplitConfig) -> str:
     """What decides about the row: the path of its file, or the id that it was read with (two rows with one id stay together)."""
     return row.split_key if split.by == "file" else own_id(row)
 
 
-def is_held_out(row: Conversation, split: SplitConfig) -> bool:
+def is_held_out(row: Conversation | Outline, split: SplitConfig) -> bool:
     """True when the row's key belongs to the validation part."""
     return is_validation(split_key_of(row, split), split.validation)
 
 
-def split_rows(rows: Iterable[Conversation], split: SplitConfig) -> Parts:
+def split_rows(rows: Iterable[Row], split: SplitConfig) -> dict[str, list[Row]]:
     """`{"train": rows, "validation": rows}`; each row carries the key that decided as its `split_key`."""
-    parts: Parts = {"train": [], "validation": []}
+    parts: dict[str, list[Row]] = {"train": [], "validation": []}
     for row in rows:
         keyed = row if split.by == "file" else replace(row, split_key=own_id(row))
         parts["validation" if is_held_out(row, split) else "train"].append(keyed)
     return parts
 
 
-def rows_per_task(parts: Parts) -> dict[str, dict[str, int]]:
+def rows_per_task(parts: Mapping[str, Sequence[Conversation | Outline]]) -> dict[str, dict[str, int]]:
     """`{task: {"train": n, "validation": n}}`, tasks by name."""
     counts = {part: Counter(row.task for row in rows) for part, rows in parts.items()}
     return {task: {part: counts[part][task] for part in parts} for task in sorted(set().union(*counts.values()))}

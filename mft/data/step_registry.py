@@ -46,3 +46,9 @@ def make_step(config: Any) -> RowStep | GroupStep:
     module, name = STEPS[config.type]
     make: Callable[[Any], RowStep | GroupStep] = getattr(import_module(module), name)
     return make(config)
+
+
+def is_group_step(config: Any) -> bool:
+    """Must the step see all rows?"""
+    module, name = STEPS[config.type]
+    return issubclass(getattr(import_module(module), name), GroupStep)

@@ -1,56 +1,71 @@
-"""Run the steps of a recipe over its rows, in order, with a ledger for each."""
+"""Run steps over rows: row steps one row at a time, group steps over the keys of all rows; each counted in a ledger of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mft.conversation import Conversation
-from mft.data.config import RecipeConfig
-from mft.data.ledger import BuildLedger, Ledger
+from mft.data.ledger import Ledger, ShardLedger
 from mft.data.step_registry import make_step
-from mft.data.verdict import GroupStep, RowStep, Verdict
+from mft.data.verdict import GroupStep, RowName, RowStep
 from mft.errors import DataError
 
 
-def run_steps(recipe: RecipeConfig, rows: Sequence[Conversation], ledger: BuildLedger) -> list[Conversation]:
-    """The rows that every step keeps: the common steps over all tasks together, then each task's own over its rows.
+class RowSteps:
+    """A run of row steps over the rows of one shard."""
+
+    def __init__(self, configs: Iterable[Any]) -> None:
+        self._steps: list[tuple[RowStep, ShardLedger]] = []
+        for config in configs:
+            step = make_step(config)
+            assert isinstance(step, RowStep)
+            self._steps.append((step, ShardLedger(config.type)))
+
+    def through(self, row: Conversation) -> Conversation | None:
+        """The row as the last step leaves it, or None; counted in each step that sees it."""
+        for step, counts in self._steps:
+            verdict = step.judge(row)
+            counts.read += 1
+            if not verdict.keep:
+                counts.drop(verdict.reason, row.origin or row.id, verdict.detail)
+                return None
+            counts.kept += 1
+            if verdict.note:
+                counts.note(verdict.note)
+            row = verdict.changed or row
+        return row
+
+    def close(self) -> list[dict[str, Any]]:
+        """The counts, report and lists of each step, for `Ledger.absorb`."""
+        for step, counts in self._steps:
+            counts.report, counts.lists = step.report(), step.lists()
+        return [counts.to_counts() for _, counts in self._steps]
+
+
+def judge_group(config: Any, keys: Sequence[bytes], names: Sequence[RowName], counts: Ledger) -> list[bool]:
+    """Does each row stay, by the keys of all of them."""
+    step = make_step(config)
+    assert isinstance(step, GroupStep)
+    stays = []
+    for name, verdict in zip(names, step.judge_keys(keys, names), strict=True):
+        counts.read += 1
+        stays.append(verdict.keep)
+        if not verdict.keep:
+            counts.drop(verdict.reason, name.id, verdict.detail)
+            continue
+        counts.kept += 1
+        if verdict.note:
+            counts.note(verdict.note)
+    counts.report, counts.lists = step.report(), step.lists()
+    return stays
+
+
+def check_tasks_stay(step: str, counts: Ledger, read: Iterable[str], kept: Iterable[str]) -> None:
+    """Every task that a step has seen must have a row left.
 
     Raises:
-        DataError: a step leaves no row of a task.
+        DataError: one has not.
     """
-    kept = list(rows)
-    for config in recipe.steps:
-        kept = _run_step(config, kept, ledger)
-    for name, task in recipe.tasks.items():
-        for config in task.steps:
-            own = _run_step(config, [row for row in kept if row.task == name], ledger, only=name)
-            kept = [row for row in kept if row.task != name] + own
-    return kept
-
-
-def _run_step(config: Any, rows: Sequence[Conversation], ledger: BuildLedger, only: str | None = None) -> list[Conversation]:
-    step = make_step(config)
-    counts = ledger.open(config.type, only)
-    kept = [after for row, verdict in zip(rows, _verdicts(step, rows), strict=True) if (after := _apply(row, verdict, counts))]
-    counts.close()
-    counts.report, counts.lists = step.report(), step.lists()
-    left = {row.task for row in kept}
-    for task in dict.fromkeys(row.task for row in rows):
+    left = set(kept)
+    for task in dict.fromkeys(read):
         if task not in left:
-            raise DataError(f"step '{config.type}' leaves no row of task '{task}': {counts.summary()}")
-    return kept
-
-
-def _verdicts(step: RowStep | GroupStep, rows: Sequence[Conversation]) -> Sequence[Verdict]:
-    return step.judge_all(rows) if isinstance(step, GroupStep) else [step.judge(row) for row in rows]
-
-
-def _apply(row: Conversation, verdict: Verdict, counts: Ledger) -> Conversation | None:
-    """The row that goes on, or None; counted either way."""
-    counts.read += 1
-    if not verdict.keep:
-        counts.drop(verdict.reason, row.origin or row.id, verdict.detail)
-        return None
-    counts.kept += 1
-    if verdict.note:
-        counts.note(verdict.note)
-    return verdict.changed or row
+            raise DataError(f"step '{step}' leaves no row of task '{task}': {counts.summary()}")

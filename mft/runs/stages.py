@@ -16,6 +16,7 @@ from mft.merging.config import MergeOptions
 from mft.merging.merge import RESULT as MERGE_RECORD
 from mft.merging.merge import merge
 from mft.modeling.base import check_context, read_model_config, resolve_base
+from mft.runs.build import rows_bar
 from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
 from mft.runs.progress import progress_bar
 from mft.training.run import ADAPTER, TrainJob, base_file_hashes, train
@@ -73,7 +74,8 @@ def _data_sources(context: StageContext, stage: DataStage) -> str:
 
 def run_data(context: StageContext, stage: DataStage) -> dict[str, Any]:
     """Build the recipe into the stage's folder."""
-    return build(_recipe_path(context, stage), context.folder, overwrite=context.overwrite or context.replace).facts
+    with rows_bar() as report:
+        return build(_recipe_path(context, stage), context.folder, overwrite=context.overwrite or context.replace, report=report).facts
 
 
 def encode_stage(context: StageContext, stage: TrainStage) -> RunTokens:

@@ -155,7 +155,7 @@ def test_the_hash_of_known_rows_is_known(tmp_path):
 
 def test_a_finished_build_is_returned_as_it_is(recipe, tmp_path, monkeypatch):
     first = build(recipe, tmp_path / "out")
-    monkeypatch.setattr(pipeline, "_build_rows", lambda config: pytest.fail("built again"))
+    monkeypatch.setattr(pipeline, "build_shards", lambda *_: pytest.fail("built again"))
     again = build(recipe, tmp_path / "out")
     assert again.facts == first.facts
     assert again.rows == first.rows
@@ -171,7 +171,7 @@ def test_a_folder_with_another_build_is_refused_until_told_to_overwrite(recipe, 
         with (recipe.parent / "rare.jsonl").open("a") as stream:
             stream.write(messages("one more", "answer"))
     else:
-        (out / "train.parquet").write_bytes(b"x")
+        (out / "train-00000-of-00001.parquet").write_bytes(b"x")
     with pytest.raises(OutputError, match="--overwrite to start anew"):
         build(recipe, out)
     assert read_built(build(recipe, out, overwrite=True).out) == build(recipe).rows
@@ -179,7 +179,7 @@ def test_a_folder_with_another_build_is_refused_until_told_to_overwrite(recipe, 
 
 @pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
 def test_a_folder_with_other_files_is_refused_before_anything_is_read(recipe, tmp_path, name, monkeypatch):
-    monkeypatch.setattr(pipeline, "_build_rows", lambda config: pytest.fail("built"))
+    monkeypatch.setattr(pipeline, "build_shards", lambda *_: pytest.fail("built"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
     with pytest.raises(OutputError, match="holds files that are not of this build"):
@@ -187,13 +187,16 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_read(recipe, tm
     assert (tmp_path / "out" / name).read_text() == "mine"
 
 
-def test_a_build_that_fails_leaves_no_folder(recipe, tmp_path, monkeypatch):
+def test_a_build_that_fails_leaves_no_folder_but_what_is_finished_of_it(recipe, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
     monkeypatch.setattr(pipeline, "write_manifest", fail)
     with pytest.raises(KeyboardInterrupt):
         build(recipe, tmp_path / "fresh" / "out")
-    assert list((tmp_path / "fresh").iterdir()) == []
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == [".out.work"]
+    monkeypatch.undo()
+    build(recipe, tmp_path / "fresh" / "out")
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["out"]
 
 
 def test_a_folder_that_is_no_build_cannot_be_read(tmp_path):

@@ -1,12 +1,14 @@
 """Rows on disk."""
 
+from dataclasses import replace
+
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mft.conversation import Conversation, Message
-from mft.data.rows import content_hash, read_rows, write_rows
+from mft.data.rows import StoredRows, content_hash, read_rows, write_rows
 from mft.errors import DataError
 
 ROWS = [
@@ -20,6 +22,25 @@ ROWS = [
 def test_rows_come_back_as_they_were(tmp_path, rows):
     write_rows(tmp_path / "a.parquet", rows)
     assert list(read_rows(tmp_path / "a.parquet")) == rows
+
+
+def test_stored_rows_are_a_sequence_over_files(tmp_path):
+    many = [replace(ROWS[n % 2], id=str(n)) for n in range(25)]
+    paths = [tmp_path / name for name in ("a.parquet", "b.parquet", "c.parquet")]
+    for path, part in zip(paths, (many[:12], [], many[12:]), strict=True):
+        write_rows(path, part, rows_per_group=5)
+    stored = StoredRows(paths)
+    assert len(stored) == 25
+    assert list(stored) == many
+    assert [stored[0], stored[11], stored[12], stored[-1]] == [many[0], many[11], many[12], many[24]]
+    assert stored[3:20:4] == many[3:20:4]
+    assert stored[::-1] == many[::-1]
+    assert stored == many
+    assert many == stored
+    assert stored != many[::-1]
+    assert stored != many[:24]
+    with pytest.raises(IndexError):
+        stored[25]
 
 
 def test_datasets_opens_the_file(tmp_path):

@@ -1,14 +1,16 @@
 """`decontaminate`: drop the rows that hold a benchmark's problem, and say of each which problem, how it was found and on what evidence."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from mft.conversation import Conversation
 from mft.data.decontamination.config import DecontaminateStep, problem_files
 from mft.data.decontamination.detector import Detector
 from mft.data.decontamination.layer import Hit
-from mft.data.verdict import KEEP, GroupStep, Verdict, drop
+from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
 from mft.errors import DataError
 from mft.problems.problem import Problem
 from mft.problems.read import read_problems
@@ -28,11 +30,16 @@ class Decontaminate(GroupStep):
         self.detector = Detector(self.problems, config)
         self._hits: list[tuple[str, Hit]] = []
 
-    def judge_all(self, rows: Sequence[Conversation]) -> Sequence[Verdict]:
+    def key(self, row: Conversation) -> bytes:
+        """The hits as JSON; nothing for most rows."""
+        hits = self.detector.hits(row)
+        return json.dumps([asdict(hit) for hit in hits]).encode() if hits else b""
+
+    def judge_keys(self, keys: Sequence[bytes], names: Sequence[RowName]) -> Sequence[Verdict]:
         verdicts = []
-        for row in rows:
-            hits = self.detector.hits(row)
-            self._hits += [(row.id, hit) for hit in hits]
+        for key, name in zip(keys, names, strict=True):
+            hits = [Hit(**hit) for hit in json.loads(key)] if key else []
+            self._hits += [(name.id, hit) for hit in hits]
             verdicts.append(self._verdict(hits))
         return verdicts
 

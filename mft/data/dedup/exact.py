@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mft.conversation import Conversation
 from mft.data.dedup.config import ExactDedupStep
-from mft.data.verdict import KEEP, GroupStep, Verdict, drop
+from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
 from mft.files import sha256_json
 
 
@@ -15,12 +15,16 @@ class ExactDedup(GroupStep):
     def __init__(self, config: ExactDedupStep) -> None:
         self.config = config
 
-    def judge_all(self, rows: Sequence[Conversation]) -> Sequence[Verdict]:
-        first: dict[str, int] = {}
+    def key(self, row: Conversation) -> bytes:
+        """32 bytes: `text_key`."""
+        return bytes.fromhex(text_key(row))
+
+    def judge_keys(self, keys: Sequence[bytes], names: Sequence[RowName]) -> Sequence[Verdict]:
+        first: dict[bytes, int] = {}
         verdicts = []
-        for index, row in enumerate(rows):
-            before = first.setdefault(text_key(row), index)
-            verdicts.append(KEEP if before == index else drop("duplicate", f"of {rows[before].id}"))
+        for index, key in enumerate(keys):
+            before = first.setdefault(key, index)
+            verdicts.append(KEEP if before == index else drop("duplicate", f"of {names[before].id}"))
         return verdicts
 
 

@@ -10,17 +10,25 @@ verdicts do not depend on the order of the rows, on their files or on a number o
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mft.conversation import Conversation
 from mft.data.dedup.clusters import Clusters
 from mft.data.dedup.config import NearDedupStep
 from mft.data.dedup.minhash import band_keys, buckets
 from mft.data.dedup.shingles import Hashes, Shingler, jaccard
 from mft.data.filters.parts import texts_of
-from mft.data.verdict import KEEP, GroupStep, Verdict, drop
+from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
 from mft.files import sha256_json
 
 LARGEST = 10
 """Clusters whose sizes are named in the report."""
+
+
+RANK = 40
+"""Bytes of a key that say how good a row is; the shingles stand behind them."""
+
+SHINGLE = np.dtype("<u8")
 
 
 class NearDedup(GroupStep):
@@ -28,28 +36,32 @@ class NearDedup(GroupStep):
 
     def __init__(self, config: NearDedupStep) -> None:
         self.config = config
+        self._shingler = Shingler(config.ngram)
         self._report: dict[str, Any] = {}
         self._gone: list[dict[str, Any]] = []
 
-    def judge_all(self, rows: Sequence[Conversation]) -> Sequence[Verdict]:
+    def key(self, row: Conversation) -> bytes:
+        """40 bytes that sort the best row first, then the shingles, 8 bytes each."""
+        return _rank(row) + self._shingler(texts_of(row, self.config.on)).astype(SHINGLE).tobytes()
+
+    def judge_keys(self, keys: Sequence[bytes], names: Sequence[RowName]) -> Sequence[Verdict]:
         """KEEP, or `near_duplicate` with the id of a row that stays and the Jaccard of the two, at or above the threshold."""
-        shingler = Shingler(self.config.ngram)
-        best_first = sorted(range(len(rows)), key=lambda index: _rank(rows[index]))
-        sets = {index: shingles for index in best_first if len(shingles := shingler(texts_of(rows[index], self.config.on)))}
+        best_first = sorted(range(len(keys)), key=lambda index: (keys[index][:RANK], names[index].task, names[index].id))
+        sets = {index: shingles for index in best_first if len(shingles := np.frombuffer(keys[index], SHINGLE, offset=RANK))}
         order = list(sets)
         pairs = _Pairs(list(sets.values()), self.config.threshold)
         clusters = pairs.clusters()
-        verdicts, staying = [KEEP] * len(rows), 0
+        verdicts, staying = [KEEP] * len(keys), 0
         for cluster in clusters:
             stay_for = pairs.cover(cluster)
             staying += len(cluster) - len(stay_for)
             for item, (stays, alike) in stay_for.items():
-                row, other = rows[order[item]], rows[order[stays]]
+                row, other = names[order[item]], names[order[stays]]
                 verdicts[order[item]] = drop("near_duplicate", f"of {other.id}, Jaccard {alike:.2f}")
                 self._gone.append({"row": row.id, "row_task": row.task, "of": other.id, "of_task": other.task, "jaccard": round(alike, 3)})
         self._report = {
             "clusters": len(clusters), "largest": sorted(map(len, clusters), reverse=True)[:LARGEST], "stay_of_clusters": staying,
-            "pairs_checked": pairs.checked, "pairs_verified": pairs.verified, "without_text": len(rows) - len(order)}
+            "pairs_checked": pairs.checked, "pairs_verified": pairs.verified, "without_text": len(keys) - len(order)}
         return verdicts
 
     def report(self) -> dict[str, Any]:
@@ -129,7 +141,8 @@ class _Pairs:
         return False
 
 
-def _rank(row: Conversation) -> tuple[int, str, str, str]:
+def _rank(row: Conversation) -> bytes:
     """Sorts the best row first."""
     answers = sum(len(text) for text in texts_of(row, "answer"))
-    return -answers, sha256_json([(message.role, message.content) for message in row.messages]), row.task, row.id
+    texts = sha256_json([(message.role, message.content) for message in row.messages])
+    return (2**64 - 1 - answers).to_bytes(8, "big") + bytes.fromhex(texts)

@@ -8,7 +8,8 @@ from typing import Final
 from mft.conversation import Conversation
 from mft.data.filters.config import CapStep
 from mft.data.filters.parts import row_hash, texts_of
-from mft.data.verdict import KEEP, GroupStep, Verdict, drop
+from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
+from mft.files import sha256_json
 
 PLACE: Final = re.compile(r"(.*?):\d+(?= |$)")
 """The file of an origin such as `json/decoder.py:69 JSONDecoder.decode`."""
@@ -21,13 +22,17 @@ class Cap(GroupStep):
         self.config = config
         self._groups = self._capped = 0
 
-    def judge_all(self, rows: Sequence[Conversation]) -> Sequence[Verdict]:
-        groups: defaultdict[str | tuple[str, ...], list[int]] = defaultdict(list)
-        for index, row in enumerate(rows):
-            groups[self.key_of(row)].append(index)
-        verdicts = [KEEP] * len(rows)
+    def key(self, row: Conversation) -> bytes:
+        """32 bytes: a hash of what the rows of one group share; nothing where that is part of the id, which is not final here."""
+        return b"" if self.config.by == "id_prefix" else bytes.fromhex(sha256_json(self._shared(row)))
+
+    def judge_keys(self, keys: Sequence[bytes], names: Sequence[RowName]) -> Sequence[Verdict]:
+        groups: defaultdict[bytes | tuple[str, ...], list[int]] = defaultdict(list)
+        for index, (key, name) in enumerate(zip(keys, names, strict=True)):
+            groups[self._prefix(name.id) if self.config.by == "id_prefix" else key].append(index)
+        verdicts = [KEEP] * len(keys)
         for members in groups.values():
-            by_hash = sorted(members, key=lambda index: row_hash(rows[index], "cap", self.config.seed))
+            by_hash = sorted(members, key=lambda index: row_hash(names[index], "cap", self.config.seed))
             for index in by_hash[self.config.rows:]:
                 verdicts[index] = drop("over_cap", f"of {len(members)} rows")
         self._groups, self._capped = len(groups), sum(len(members) > self.config.rows for members in groups.values())
@@ -37,14 +42,16 @@ class Cap(GroupStep):
         """`groups`, and how many of them had too many rows."""
         return {"groups": self._groups, "capped": self._capped}
 
-    def key_of(self, row: Conversation) -> str | tuple[str, ...]:
-        """What the rows of one group share."""
+    def _prefix(self, name: str) -> tuple[str, ...]:
+        prefix, found, _ = name.partition(self.config.separator)
+        return (prefix,) if found else ("", name)
+
+    def _shared(self, row: Conversation) -> str | tuple[str, ...]:
         if self.config.by == "task":
             return row.task
         if self.config.by == "file":
             place = PLACE.match(row.origin)
             return place[1] if place else row.origin
         if self.config.by == "id_prefix":
-            prefix, found, _ = row.id.partition(self.config.separator)
-            return (prefix,) if found else ("", row.id)
+            return self._prefix(row.id)
         return tuple(" ".join(text.split()) for text in texts_of(row, self.config.by))

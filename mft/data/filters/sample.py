@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mft.conversation import Conversation
 from mft.data.filters.config import SampleStep
 from mft.data.filters.parts import row_hash
-from mft.data.verdict import KEEP, GroupStep, Verdict, drop
+from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
 
 WHOLE = 1 << 256
 """One more than the largest hash."""
@@ -18,14 +18,18 @@ class Sample(GroupStep):
         self.config = config
         self._short_by = 0
 
-    def judge_all(self, rows: Sequence[Conversation]) -> Sequence[Verdict]:
-        hashes = [row_hash(row, "sample", self.config.seed) for row in rows]
+    def key(self, row: Conversation) -> bytes:
+        """Nothing: task and id decide."""
+        return b""
+
+    def judge_keys(self, keys: Sequence[bytes], names: Sequence[RowName]) -> Sequence[Verdict]:
+        hashes = [row_hash(name, "sample", self.config.seed) for name in names]
         if self.config.fraction is not None:
             limit = int(self.config.fraction * WHOLE)
             return [KEEP if value < limit else drop("not_sampled") for value in hashes]
-        chosen = set(sorted(range(len(rows)), key=hashes.__getitem__)[:self.config.rows])
+        chosen = set(sorted(range(len(hashes)), key=hashes.__getitem__)[:self.config.rows])
         self._short_by = (self.config.rows or 0) - len(chosen)
-        return [KEEP if index in chosen else drop("not_sampled") for index in range(len(rows))]
+        return [KEEP if index in chosen else drop("not_sampled") for index in range(len(hashes))]
 
     def report(self) -> dict[str, int]:
         """`short_by`: how many rows fewer there were than `rows` asks for."""

@@ -4,7 +4,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from mft.conversation import Conversation
 from mft.data.config import RecipeConfig
@@ -12,21 +12,22 @@ from mft.data.ledger import BuildLedger, Ledger
 from mft.data.mixture.config import ProportionalMixture, QuotasMixture
 from mft.data.mixture.draw import copies, draw_exactly, number_of_copies, shuffle_key
 from mft.data.mixture.targets import requested_rows
-from mft.data.split import Parts, rows_per_task
+from mft.data.outline import Outline
+from mft.data.split import Row, rows_per_task
 from mft.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Emitted:
+class Emitted(Generic[Row]):
     """The two parts in training order, and `facts["mixture"]`: `mixture_facts` shows it."""
 
-    parts: Parts
+    parts: dict[str, list[Row]]
     facts: dict[str, Any]
 
 
-def emit_rows(recipe: RecipeConfig, parts: Parts, ledger: BuildLedger) -> Emitted:
+def emit_rows(recipe: RecipeConfig, parts: Mapping[str, Sequence[Row]], ledger: BuildLedger) -> Emitted[Row]:
     """Draw the training rows by the recipe's mixture and put all rows in the order of `shuffle_key`.
 
     A training row that the mixture leaves out is counted as `over_quota` (quotas) or `sampled_out`; a copy is called `id~2`,
@@ -38,19 +39,20 @@ def emit_rows(recipe: RecipeConfig, parts: Parts, ledger: BuildLedger) -> Emitte
     counts = ledger.open("mixture")
     counts.read = sum(map(len, parts.values()))
     counts.kept = len(parts["validation"])
-    by_task: dict[str, list[Conversation]] = defaultdict(list)
+    by_task: dict[str, list[Row]] = defaultdict(list)
     for row in parts["train"]:
         by_task[row.task].append(row)
-    own_ids = {(row.task, row.id) for part in parts.values() for row in part}
-    present = [task for task in recipe.tasks if task in {name for name, _ in own_ids}]
+    own_ids = {(row.task, row.id) for part in parts.values() for row in part} if repeats_rows(recipe) else set()
+    found = {row.task for part in parts.values() for row in part}
+    present = [task for task in recipe.tasks if task in found]
     available = {task: len(by_task[task]) for task in present}
     wanted = requested_rows(recipe.mixture, available)
-    train: list[Conversation] = []
+    train: list[Row] = []
     for task in present:
         times = _times(recipe, task, by_task[task], wanted)
         train += _emit_task(recipe, by_task[task], times, own_ids, counts)
     counts.close()
-    emitted = {"train": train, "validation": parts["validation"]}
+    emitted = {"train": train, "validation": list(parts["validation"])}
     _check_tasks(recipe, present, emitted)
     facts = mixture_facts(recipe, available, wanted, train)
     return Emitted({part: sorted(rows, key=lambda row: shuffle_key(row, recipe.seed)) for part, rows in emitted.items()}, facts)
@@ -64,7 +66,7 @@ def repeats_rows(recipe: RecipeConfig) -> bool:
 
 
 def mixture_facts(recipe: RecipeConfig, available: Mapping[str, int], wanted: Mapping[str, int] | None,
-                  train: Sequence[Conversation]) -> dict[str, Any]:
+                  train: Sequence[Conversation | Outline]) -> dict[str, Any]:
     """What was asked of each task beside what came out, of training rows:
 
         {"type": "quotas", "requested": 450000, "realised": 440000, "shortfall": 10000,
@@ -80,7 +82,7 @@ def mixture_facts(recipe: RecipeConfig, available: Mapping[str, int], wanted: Ma
     characters: Counter[str] = Counter()
     trained: Counter[str] = Counter()
     for row in train:
-        characters[row.task] += sum(len(message.content) for message in row.messages)
+        characters[row.task] += characters_of(row)
         trained[row.task] += trained_characters(row)
     tasks = {}
     for task, rows in available.items():
@@ -98,8 +100,15 @@ def mixture_facts(recipe: RecipeConfig, available: Mapping[str, int], wanted: Ma
             "shortfall": sum(task["shortfall"] for task in tasks.values()), "tasks": tasks}
 
 
-def trained_characters(row: Conversation) -> int:
+def characters_of(row: Conversation | Outline) -> int:
+    """Characters of all messages."""
+    return row.characters if isinstance(row, Outline) else sum(len(message.content) for message in row.messages)
+
+
+def trained_characters(row: Conversation | Outline) -> int:
     """Characters of the answers that are trained, without the spans that are left out."""
+    if isinstance(row, Outline):
+        return row.trained_characters
     return sum(len(message.content) - sum(end - start for start, end in message.untrained)
                for message in row.messages if message.role == "assistant" and message.train)
 
@@ -113,16 +122,16 @@ def _rounds(recipe: RecipeConfig) -> str:
     return "" if most == 1 else f", each at most {most} times"
 
 
-def _times(recipe: RecipeConfig, task: str, rows: Sequence[Conversation], wanted: Mapping[str, int] | None) -> Mapping[str, int]:
+def _times(recipe: RecipeConfig, task: str, rows: Sequence[Row], wanted: Mapping[str, int] | None) -> Mapping[str, int]:
     """Row id -> how often it is emitted."""
     if wanted is None or isinstance(recipe.mixture, ProportionalMixture):
         return {row.id: number_of_copies(row, recipe.tasks[task].weight, recipe.seed) for row in rows}
     return draw_exactly(rows, min(wanted[task], len(rows) * recipe.mixture.max_epochs), recipe.seed)
 
 
-def _emit_task(recipe: RecipeConfig, rows: Sequence[Conversation], times: Mapping[str, int], own_ids: set[tuple[str, str]],
-               counts: Ledger) -> list[Conversation]:
-    out: list[Conversation] = []
+def _emit_task(recipe: RecipeConfig, rows: Sequence[Row], times: Mapping[str, int], own_ids: set[tuple[str, str]],
+               counts: Ledger) -> list[Row]:
+    out: list[Row] = []
     for row in rows:
         if times[row.id]:
             counts.kept += 1
@@ -134,7 +143,7 @@ def _emit_task(recipe: RecipeConfig, rows: Sequence[Conversation], times: Mappin
     return out
 
 
-def _check_tasks(recipe: RecipeConfig, tasks: Sequence[str], parts: Parts) -> None:
+def _check_tasks(recipe: RecipeConfig, tasks: Sequence[str], parts: Mapping[str, Sequence[Row]]) -> None:
     """Refuse a task without training rows; warn about one without validation rows."""
     split, per_task = recipe.split, rows_per_task(parts)
     for task in tasks:

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mft.conversation import Conversation
 from mft.data.config import RecipeConfig, join_rule
 from mft.data.ids import unique_ids
-from mft.data.split import is_held_out
+from mft.data.split import Row, is_held_out
 
 logger = logging.getLogger(__name__)
 
 
-def join_small_tasks(recipe: RecipeConfig, rows: Sequence[Conversation]) -> tuple[list[Conversation], dict[str, Any]]:
+def join_small_tasks(recipe: RecipeConfig, rows: Sequence[Row]) -> tuple[list[Row], dict[str, Any]]:
     """Give the rows of each task that its `join_below` finds too small to another task.
 
     This decides for a whole task by what is in the recipe, so a source that is added may end a join: the rows then stand under

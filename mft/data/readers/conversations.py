@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,20 +56,70 @@ def read_conversations(path: Path, converter: Choice = "auto", ledger: Ledger | 
     yield from unique_ids(conversations_of(read_file(path, kind, ledger, options), place_of(path, kind), reading, ledger))
 
 
+@dataclass(slots=True)
+class Findings:
+    """What is known of a file when its rows, or those of one piece of it, are read; `conclude` needs that of all pieces."""
+
+    chosen: Counter[str] = field(default_factory=Counter)
+    """Rows by the converter that `auto` chose."""
+    first_unfit: tuple[str, str] | None = None
+    """Place and keys of the first row that fits no converter."""
+    seen: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
+    dropped: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+
+    def add(self, later: "Findings") -> None:
+        """Put what the next piece found behind this."""
+        self.chosen += later.chosen
+        self.first_unfit = self.first_unfit or later.first_unfit
+        self.seen |= later.seen
+        self.unread |= later.unread
+        self.dropped += later.dropped
+        self.kept += later.kept
+
+
 def conversations_of(rows: Rows, place: Place, reading: Reading, ledger: Ledger) -> Iterator[Conversation]:
     """The conversations of rows that a reader has counted as read; the ledger's report says which converters were chosen.
 
     Raises:
         DataError: no row is usable; a row fits several converters; a declared column stands in no row.
     """
-    given, detector, columns = find_converter(reading.converter), Detector(), _Columns()
-    before, kept = ledger.dropped.copy(), 0
+    findings = Findings()
+    yield from conversations_of_piece(rows, place, reading, ledger, findings)
+    conclude(findings, place, reading, ledger)
+
+
+def conclude(findings: Findings, place: Place, reading: Reading, ledger: Ledger) -> None:
+    """What can be said once all rows of a file are read: is one usable, do declared columns stand there, what did `auto` choose.
+
+    Raises:
+        DataError: no row is usable; a declared column stands in no row.
+    """
+    given = find_converter(reading.converter)
+    if not findings.kept:
+        raise DataError(_nothing_usable(place, findings))
+    _check_declared(findings, given, place)
+    if findings.unread:
+        logger.info("%s: keys that are not used: %s", place.path, ", ".join(shown(name)[1:-1] for name in sorted(findings.unread)))
+    if given is None:
+        _report(findings.chosen, reading.label, place, ledger)
+
+
+def conversations_of_piece(rows: Rows, place: Place, reading: Reading, ledger: Ledger, findings: Findings) -> Iterator[Conversation]:
+    """The conversations of a piece of a file, whose `findings` are filled in.
+
+    Raises:
+        DataError: a row fits several converters.
+    """
+    given, detector = find_converter(reading.converter), Detector()
+    before = ledger.dropped.copy()
     for raw in rows:
         where, notes = place.at(raw.number), set(raw.notes)
         try:
             if not isinstance(raw.value, dict):
                 raise RowFault("not_an_object", f"found {shown(raw.value)}")
-            columns.see(raw.value)
+            findings.seen |= raw.value.keys()
             converter = given or detector.choose(raw.value, where)
             if converter is None:
                 raise RowFault("no_converter", f"its keys are {listed(raw.value)}")
@@ -77,18 +127,13 @@ def conversations_of(rows: Rows, place: Place, reading: Reading, ledger: Ledger)
         except RowFault as fault:
             ledger.drop(fault.reason, where, str(fault))
             continue
-        columns.note(raw.value, converter)
-        for note in notes:
+        findings.unread |= converter.unread(raw.value)
+        for note in sorted(notes):
             ledger.note(note)
-        kept += 1
+        findings.kept += 1
         ledger.kept += 1
         yield conversation
-    if not kept:
-        raise DataError(_nothing_usable(place, ledger.dropped - before, detector))
-    columns.check_declared(given, place)
-    columns.log(place)
-    if given is None:
-        _report(detector.chosen, reading.label, place, ledger)
+    findings.chosen, findings.first_unfit, findings.dropped = detector.chosen, detector.first_unfit, ledger.dropped - before
 
 
 def _conversation(raw: RawRow, converter: Converter, reading: Reading, where: str, notes: Notes) -> Conversation:
@@ -131,13 +176,13 @@ def _task_of(row: Row, default: str) -> str:
     return task
 
 
-def _nothing_usable(place: Place, dropped: Mapping[str, int], detector: Detector) -> str:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+def _nothing_usable(place: Place, findings: Findings) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in findings.dropped.items())
     if not reasons:
         return f"{place.path}:1: the file is empty" if place.by_line else f"{place.path}: holds no row"
-    if detector.first_unfit is None:
+    if findings.first_unfit is None:
         return f"{place.path}: no usable row; dropped: {reasons}"
-    where, keys = detector.first_unfit
+    where, keys = findings.first_unfit
     return (f"{where}: no converter fits this row; its keys are {keys} (dropped: {reasons}); known: {KNOWN}; say which column is what, "
             "`converter: {type: pairs, columns: {prompt: ..., answer: ...}}`, or write it out, "
             "`converter: {type: fields, user: '...', assistant: '...'}`")
@@ -149,25 +194,9 @@ def _report(chosen: Counter[str], label: str, place: Place, ledger: Ledger) -> N
     files[label] = dict(sorted((Counter(files.get(label, {})) + chosen).items()))
 
 
-class _Columns:
-    """The columns of a file: those that its converter does not read are named once, declared ones must stand in a row."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-        self._unread: set[str] = set()
-
-    def see(self, row: Row) -> None:
-        self._seen |= row.keys()
-
-    def note(self, row: Row, converter: Converter) -> None:
-        self._unread |= converter.unread(row)
-
-    def check_declared(self, converter: Converter | None, place: Place) -> None:
-        for key, column in converter.columns.items() if converter else ():
-            if column not in self._seen:
-                raise DataError(f"{place.path}: no row has the column {column!r}, which the recipe declares as '{key}'; "
-                                f"columns: {listed(sorted(self._seen))}")
-
-    def log(self, place: Place) -> None:
-        if self._unread:
-            logger.info("%s: keys that are not used: %s", place.path, ", ".join(shown(name)[1:-1] for name in sorted(self._unread)))
+def _check_declared(findings: Findings, converter: Converter | None, place: Place) -> None:
+    """The columns that a recipe declares must stand in a row."""
+    for key, column in converter.columns.items() if converter else ():
+        if column not in findings.seen:
+            raise DataError(f"{place.path}: no row has the column {column!r}, which the recipe declares as '{key}'; "
+                            f"columns: {listed(sorted(findings.seen))}")

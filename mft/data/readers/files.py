@@ -79,7 +79,7 @@ def read_file(path: Path, kind: Kind, ledger: Ledger, options: CsvOptions) -> Ro
         yield from read_text_lines(pieces, place_of(path, kind), ledger)
         return
     start = start.removeprefix(BOM)
-    if _is_array(start, kind):
+    if is_array(start, kind):
         if kind != "json":
             logger.warning("%s: holds a JSON array, not one object a line; read as an array", path)
             ledger.note("array_in_jsonl")
@@ -91,7 +91,7 @@ def read_file(path: Path, kind: Kind, ledger: Ledger, options: CsvOptions) -> Ro
     yield from read_json_lines(pieces, place_of(path, "jsonl"), ledger)
 
 
-def _is_array(start: bytes, named: Kind) -> bool:
+def is_array(start: bytes, named: Kind) -> bool:
     """True for what begins like an array of objects. Several lines that are each an array are lines."""
     if named == "json":
         return start.lstrip().startswith(b"[")

@@ -9,12 +9,14 @@ from mft.data.readers.open import StreamFault, lines
 from mft.data.readers.raw import Place, RawRow, Rows, count_drop
 
 
-def read_json_lines(pieces: Iterator[bytes], place: Place, ledger: Ledger) -> Rows:
-    """The rows of all lines that are JSON. What is not is dropped here: `blank_line`, `invalid_utf8`, `broken_json`,
-    `duplicate_key`, and one drop for all that lies behind the fault of a packed file."""
-    values, number, windows = JsonValues(), 0, False
+def read_json_lines(pieces: Iterator[bytes], place: Place, ledger: Ledger, first: int = 1) -> Rows:
+    """The rows of all lines that are JSON; `first` is the number of the first line.
+
+    What is not is dropped here: `blank_line`, `invalid_utf8`, `broken_json`, `duplicate_key`, and one drop for all that lies behind
+    the fault of a packed file."""
+    values, number, windows = JsonValues(), first - 1, False
     try:
-        for number, line in enumerate(lines(pieces), start=1):
+        for number, line in enumerate(lines(pieces), start=first):
             windows = windows or line.endswith(b"\r\n")
             try:
                 value, notes = _parse(line, values)

@@ -17,8 +17,10 @@ UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 """What turning a cell into a Python value can raise: text that is no UTF-8, a date outside Python's calendar."""
 
 
-def read_parquet(path: Path, place: Place, ledger: Ledger) -> Rows:
-    """The rows of a file; one packed again with gzip or Zstandard is unpacked in memory.
+def read_parquet(path: Path, place: Place, ledger: Ledger, groups: range | None = None, first: int = 1) -> Rows:
+    """The rows of a file, or of some of its row groups, where `first` is the number of the first row.
+
+    A file packed again with gzip or Zstandard is unpacked in memory.
 
     Dropped here: `unreadable_value`; `damaged_parquet` (or the fault of the packing) once for a file that is no Parquet, and for
     all that lies behind a damaged page.
@@ -33,11 +35,11 @@ def read_parquet(path: Path, place: Place, ledger: Ledger) -> Rows:
             count_drop(ledger, cut.reason, str(path), f"{cut}; a Parquet file is read from its end, so no row of it can be")
             return
         source = pa.BufferReader(data)
-    number = 0
+    number = first - 1
     try:
         with pq.ParquetFile(source) as file:
             _check_names(file.schema_arrow.names, path)
-            for batch in file.iter_batches(ROWS_PER_BATCH):
+            for batch in file.iter_batches(ROWS_PER_BATCH, row_groups=None if groups is None else list(groups)):
                 for value in _values(batch):
                     number += 1
                     if isinstance(value, Exception):

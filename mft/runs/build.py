@@ -1,0 +1,65 @@
+"""`mft data build`: the options of the command line as an engine, and a progress bar with rows a second."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mft.data.engine.config import Engine
+from mft.data.engine.run import Progress, Report, report_nothing
+from mft.data.pipeline import build
+from mft.errors import ConfigError
+from mft.log import shows_progress
+
+
+def build_data(recipe: Path, out: Path, overwrite: bool, **options: Any) -> dict[str, Any]:
+    """Build a recipe into a folder; `options` are the fields of `Engine`. Returns the facts.
+
+    Raises:
+        ConfigError: options that do not go together. MftError: what `mft.data.build` raises.
+    """
+    try:
+        engine = Engine(**options)
+    except ValidationError as error:
+        raise ConfigError([fault["msg"].removeprefix("Value error, ") for fault in error.errors()]) from error
+    with rows_bar() as report:
+        return build(recipe, out, overwrite=overwrite, engine=engine, report=report).facts
+
+
+@contextmanager
+def rows_bar() -> Iterator[Report]:
+    """Yield what is told of a build's progress: stage, shards done, rows a second and the time left of the stage, on stderr."""
+    if not shows_progress():
+        yield report_nothing
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        shown = bar.add_task("build", total=None, speed="")
+        started: dict[str, float] = {}
+
+        def report(progress: Progress) -> None:
+            if progress.done == 0:
+                started[progress.stage] = time.monotonic()
+            seconds = time.monotonic() - started[progress.stage]
+            bar.update(shown, description=progress.stage, completed=progress.done, total=progress.total, speed=speed_of(progress, seconds))
+
+        yield report
+
+
+def speed_of(progress: Progress, seconds: float) -> str:
+    """`12,345 rows/s, 0:42 left`, by the shards that are done; empty before the first.
+
+    >>> speed_of(Progress("clean", done=2, total=6, rows=4000), 2.0)
+    '2,000 rows/s, 0:04 left'
+    """
+    if not progress.done or seconds <= 0:
+        return ""
+    left = round(seconds / progress.done * (progress.total - progress.done))
+    return f"{progress.rows / seconds:,.0f} rows/s, {left // 60}:{left % 60:02d} left"

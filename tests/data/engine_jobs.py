@@ -1,0 +1,23 @@
+"""A job that says where it ran; in a module of its own, so that other processes can import it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mft.data.engine.jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Where(Job):
+    folder: Path
+    number: int
+
+    @property
+    def name(self):
+        return f"where-{self.number}"
+
+    def run(self):
+        import ray
+
+        time.sleep(1)
+        return {"rows": 0, "node": ray.get_runtime_context().get_node_id()}

@@ -96,10 +96,10 @@ def trl_rows(conversations: Sequence[Conversation], tokenizer: PreTrainedTokeniz
         ValueError: TRL refuses the template for this form. Whatever the chat template raises for a row that it refuses.
     """
     records = [{"row": index, **_record(conversation, form)} for index, conversation in enumerate(conversations)]
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder, quiet():
         config = SFTConfig(output_dir=folder, report_to="none", use_cpu=True, bf16=False, max_length=max_length,
                            assistant_only_loss=form == "assistant_only")
-        trainer = SFTTrainer(model=_tiny_llama(len(tokenizer)), args=config, train_dataset=Dataset.from_list(records),
+        trainer = SFTTrainer(model=tiny_llama(len(tokenizer)), args=config, train_dataset=Dataset.from_list(records),
                              processing_class=tokenizer)
         trained = trainer.train_dataset.select_columns(["row", "input_ids", "labels"])
         made = {row["row"]: IdRow(tuple(row["input_ids"]), tuple(row["labels"])) for row in trained}
@@ -111,14 +111,15 @@ def _record(conversation: Conversation, form: Form) -> dict[str, Any]:
     return {"prompt": turns[:-1], "completion": turns[-1:]} if form == "prompt_completion" else {"messages": turns}
 
 
-def _tiny_llama(vocabulary: int) -> LlamaForCausalLM:
+def tiny_llama(vocabulary: int) -> LlamaForCausalLM:
+    """A random Llama of one layer, 8 wide."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                         num_attention_heads=1, num_key_value_heads=1, max_position_embeddings=64))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no warnings of the libraries; their errors stay."""
     verbosity, bars = transformers.logging.get_verbosity(), datasets.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()

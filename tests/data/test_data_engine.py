@@ -1,4 +1,4 @@
-"""A build is the same for any number of workers, on a cluster, in any pieces, and after it was stopped (issue 4, point 1)."""
+"""A build is the same for any number of workers, on a cluster, in any pieces, and after it was stopped."""
 
 import json
 import logging
@@ -43,6 +43,14 @@ def test_the_recipe_is_many_shards_and_every_step_takes_rows(recipe, in_one_proc
         "blank_line", "broken_json", "does_not_parse", "duplicate", "near_duplicate", "not_an_object", "not_sampled",
         "other_language", "over_cap", "sampled_out", "syntax_error"}
     assert in_one_process.facts["sha256"] == SHA256
+
+
+def test_each_step_says_its_counts_once(recipe, caplog):
+    with caplog.at_level(logging.INFO, logger="mft"):
+        build(recipe)
+    lines = [record.getMessage().partition(" rows in,")[0] for record in caplog.records if " rows in," in record.getMessage()]
+    assert len(lines) > 5
+    assert len(lines) == len(set(lines))
 
 
 def test_files_that_are_not_cut_give_the_same_rows_and_ledger(recipe, in_one_process, monkeypatch):

@@ -1,4 +1,4 @@
-"""A build that is killed again and again ends with the rows of one that was not (issue 4, point 1)."""
+"""A build that is killed again and again ends with the rows of one that was not."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""A cluster of two machines gives the rows of one process (issue 4, point 1). The cluster is real; its machines are processes."""
+"""A cluster of two machines gives the rows of one process. The cluster is real; its machines are processes."""
 
 import os
 from pathlib import Path

@@ -91,11 +91,9 @@ class Cleaning:
             results = run_jobs("clean", [self._job(stage, one.shard, one.file) for one in state])
             self._later_stage(stage, state, results)
             self._judge_groups(stage, key_bytes)
-        for run in (run for runs in self._runs.values() for run in runs):
-            for step in run.steps:
-                step.counts.close()
-            if run.group:
-                run.group.counts.close()
+        steps = [step for runs in self._runs.values() for run in runs for step in (*run.steps, *((run.group,) if run.group else ()))]
+        for counts in {id(step.counts): step.counts for step in steps}.values():   # a common step has one ledger for all tasks
+            counts.close()
         ordered = [one for one in self._shards if not self._recipe.tasks[one.shard.task].steps]
         for task in self._recipe.tasks:
             ordered += [one for one in self._shards if one.shard.task == task and self._recipe.tasks[task].steps]

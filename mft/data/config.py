@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from mft.config.load import load_config
 from mft.config.model import StrictModel
 from mft.data.mixture.config import Mixture, ProportionalMixture, mixture_fault
-from mft.data.source_config import JoinBelow, PythonCodeSource, Source
+from mft.data.source_config import CodeSource, JoinBelow, PythonCodeSource, Source
 from mft.data.step_registry import Step
 
 
@@ -85,7 +85,7 @@ def join_rule(task: TaskConfig) -> JoinBelow | None:
 
 
 def _join_rules(task: TaskConfig) -> list[JoinBelow]:
-    return [source.join_below for source in task.sources if isinstance(source, PythonCodeSource) and source.join_below]
+    return [source.join_below for source in task.sources if isinstance(source, PythonCodeSource | CodeSource) and source.join_below]
 
 
 def copies_of(weight: float) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""Rows from the functions of Python source: four tasks, each with one fixed instruction and an answer cut from the source.
+"""Rows from the functions of source code: four tasks for Python, each with one fixed instruction and an answer cut from the source.
 
     text2code    signature and docstring            -> the body
     docstring    the function without its docstring -> the docstring
@@ -7,6 +7,7 @@
 
 Code is cut between lines and never reformatted: what is asked and what is answered are laid together again by a newline.
 The answer is exact, its indentation included; blank lines between docstring and body belong to neither side of text2code.
+Other languages have the first three tasks: mft/data/code/makers.py.
 """
 
 import doctest
@@ -15,15 +16,12 @@ from types import MappingProxyType
 from typing import Final
 
 from mft.conversation import Conversation, Message
+from mft.data.code.functions import CodeFunction, LeftOutFile
+from mft.data.code.makers import CODE_MAKERS
 from mft.data.converters.base import RowFault, check_messages
+from mft.data.function_limits import MIN_COMPLETION_LINES, MIN_DOCSTRING_CHARACTERS
 from mft.data.ledger import Ledger
 from mft.data.python_functions import Function, UnreadableFile
-
-MIN_DOCSTRING_CHARACTERS = 20
-"""A shorter docstring says no more than the name; it neither asks for code (text2code) nor is worth learning (docstring)."""
-
-MIN_COMPLETION_LINES = 4
-"""A body with fewer lines that are not blank is not cut in two."""
 
 
 def text2code(function: Function) -> tuple[str, str]:
@@ -83,8 +81,12 @@ MAKERS: Final = MappingProxyType[str, Callable[[Function], tuple[str, str]]](
     {"text2code": text2code, "docstring": docstring, "completion": completion, "usage": usage})
 
 
-def harvest(functions: Iterable[Function | UnreadableFile], make: str, task: str, ledger: Ledger) -> Iterator[Conversation]:
-    """One row of each function that qualifies, the others counted in `ledger` by reason, each unreadable file as one row.
+Found = Function | CodeFunction | UnreadableFile | LeftOutFile
+"""What a tree holds: functions, and files that give none."""
+
+
+def harvest(functions: Iterable[Found], make: str, task: str, ledger: Ledger) -> Iterator[Conversation]:
+    """One row of each function that qualifies, the others counted in `ledger` by reason, each unreadable or left-out file as one row.
 
     A row's id is `make/path:line`, its origin `path:line Qualified.name`, its split key the path.
     """
@@ -92,6 +94,9 @@ def harvest(functions: Iterable[Function | UnreadableFile], make: str, task: str
         ledger.read += 1
         if isinstance(function, UnreadableFile):
             ledger.drop(function.reason, function.path, function.detail)
+            continue
+        if isinstance(function, LeftOutFile):
+            ledger.drop(function.reason)
             continue
         try:
             messages = _messages(function, make)
@@ -103,10 +108,10 @@ def harvest(functions: Iterable[Function | UnreadableFile], make: str, task: str
         yield Conversation(f"{make}/{place}", task, messages, f"{place} {function.name}", function.path)
 
 
-def _messages(function: Function, make: str) -> tuple[Message, ...]:
+def _messages(function: Function | CodeFunction, make: str) -> tuple[Message, ...]:
     if function.fault:
         raise RowFault(function.fault)
-    question, answer = MAKERS[make](function)
+    question, answer = MAKERS[make](function) if isinstance(function, Function) else CODE_MAKERS[make](function)
     messages = (Message("user", question), Message("assistant", answer))
     check_messages(messages)
     return messages

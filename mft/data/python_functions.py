@@ -16,15 +16,10 @@ from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
 
+from mft.data.function_limits import MAX_LINES, MIN_BODY_LINES
 from mft.data.walk import source_files
 
 logger = logging.getLogger(__name__)
-
-MIN_BODY_LINES = 2
-"""A body with fewer lines that are not blank is not used: accessors and delegates teach little and repeat much."""
-
-MAX_LINES = 100
-"""A function with more lines, docstring included, is not used."""
 
 BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
 """Where the statements inside a statement are, in the order of the source."""
@@ -53,7 +48,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableFile:
-    """A file that gives no function: `not_text` (its declared coding does not decode it) or `does_not_parse`."""
+    """A file that gives no function: `not_text` (it is not in UTF-8, for Python in its declared coding) or `does_not_parse`."""
 
     path: str
     reason: str
@@ -63,16 +58,21 @@ class UnreadableFile:
 def read_tree(root: Path, exclude: Sequence[str] = ()) -> Iterator[Function | UnreadableFile]:
     """Every function of every `.py` file under `root`, in the order of path and line. Newlines are read as `\\n`."""
     for relative, path in source_files(root, ".py", exclude):
-        try:
-            with tokenize.open(path) as stream:
-                text = stream.read()
-        except (SyntaxError, UnicodeDecodeError, OSError) as error:
-            yield UnreadableFile(relative, "not_text", str(error))
-            continue
-        try:
-            yield from parse_functions(text, relative)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            yield UnreadableFile(relative, "does_not_parse", str(error))
+        yield from read_file(relative, path)
+
+
+def read_file(relative: str, path: Path) -> Iterator[Function | UnreadableFile]:
+    """The functions of one file, or the one thing that is wrong with it; `relative` is its path within the tree."""
+    try:
+        with tokenize.open(path) as stream:
+            text = stream.read()
+    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        yield UnreadableFile(relative, "not_text", str(error))
+        return
+    try:
+        yield from parse_functions(text, relative)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        yield UnreadableFile(relative, "does_not_parse", str(error))
 
 
 def parse_functions(text: str, path: str) -> list[Function]:

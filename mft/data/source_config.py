@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from mft.config.model import StrictModel
+from mft.data.code.languages import ALL_LANGUAGES, HarvestLanguage
 from mft.data.converters.config import ConverterChoice
 from mft.data.located import Located
 from mft.data.walk import named_files, tree_folder
@@ -167,10 +168,40 @@ class PythonCodeSource(_Origin, Located):
         return _checked(path, info, tree_folder)
 
 
+class CodeSource(_Origin, Located):
+    """The functions of a tree in several languages, made into one kind of row. `.gitignore` is honoured."""
+
+    type: Literal["code"]
+
+    path: str = Field(min_length=1)
+    """A folder; `stdlib` is that of the running Python."""
+
+    languages: tuple[HarvestLanguage, ...] = Field(ALL_LANGUAGES, min_length=1)
+    """Files of these languages are read, by the endings of their names."""
+
+    make: Literal["text2code", "docstring", "completion"]
+    """The kind of row; mft/data/code/makers.py shows each."""
+
+    exclude: tuple[str, ...] = ()
+    """Globs over paths relative to the tree: files that are left out, and counted as `excluded`."""
+
+    keep: tuple[str, ...] = ()
+    """Globs over paths relative to the tree: files that are read though they lie in a folder such as `vendor` or `build`, or look
+    generated. `.gitignore` and `exclude` still hold."""
+
+    join_below: JoinBelow | None = None
+    """Decides for the whole task; none: the task stays alone however small it is."""
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: str, info: ValidationInfo) -> str:
+        return _checked(path, info, tree_folder)
+
+
 FileSource = JsonlSource | JsonSource | ParquetSource | CsvSource | LinesSource
-LocalSource = FileSource | PythonCodeSource
+LocalSource = FileSource | PythonCodeSource | CodeSource
 Source = Annotated[
-    JsonlSource | JsonSource | ParquetSource | CsvSource | LinesSource | HubSource | ModelscopeSource | PythonCodeSource,
+    JsonlSource | JsonSource | ParquetSource | CsvSource | LinesSource | HubSource | ModelscopeSource | PythonCodeSource | CodeSource,
     Field(discriminator="type")]
 
 

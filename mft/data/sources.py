@@ -1,25 +1,41 @@
 """The sources of a recipe: their conversations, and the hashes of what decides them."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mft.conversation import Conversation
+from mft.data.code.files import SourceTree, walk_tree
+from mft.data.code.functions import CodeFunction
+from mft.data.code.tree import read_code_tree
 from mft.data.config import RecipeConfig
-from mft.data.harvest import harvest
-from mft.data.ledger import Ledger
-from mft.data.python_functions import Function, UnreadableFile, read_tree
+from mft.data.harvest import Found, harvest
+from mft.data.ledger import Ledger, added
+from mft.data.python_functions import read_tree
 from mft.data.readers.conversations import Reading, conversations_of, read_conversations
 from mft.data.readers.csv import CsvOptions
 from mft.data.readers.modelscope import fetch_files
 from mft.data.readers.raw import Place
-from mft.data.source_config import CsvSource, FileSource, HubSource, LocalSource, ModelscopeSource, PythonCodeSource, Source
+from mft.data.source_config import CodeSource, CsvSource, FileSource, HubSource, LocalSource, ModelscopeSource, PythonCodeSource, Source
 from mft.data.walk import named_files, source_files, tree_folder
 from mft.errors import DataError
 from mft.files import hash_file, sha256_json
 
-Tree = tuple[Path, tuple[str, ...]]
-Trees = dict[Tree, list[Function | UnreadableFile]]
+Tree = tuple[Path, tuple[str, ...]] | tuple[Path, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""A tree that was parsed: its folder, what is left out of it, and where it has several languages, which of them and what is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedTree:
+    """What a tree holds; `licenses`: path of a licence file -> its name, of a tree of several languages."""
+
+    found: list[Found]
+    licenses: Mapping[str, str] = field(default_factory=dict)
+
+
+Trees = dict[Tree, ParsedTree]
 
 
 def read_source(source: Source, task: str, ledger: Ledger, trees: Trees) -> Iterator[Conversation]:
@@ -67,6 +83,10 @@ def source_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
 
 
 def _decided_by(source: Source) -> dict[str, Any]:
+    if isinstance(source, CodeSource):
+        tree = _code_tree(source)
+        left_out = dict(sorted(Counter(file.reason for file in tree.left_out).items()))
+        return {**_hash_files((file.path, file.file) for file in tree.files), "left_out": left_out, "license_files": tree.licenses}
     if not isinstance(source, HubSource):
         return _hash_files(source_paths(source))
     from mft.data.readers.hub import resolve_commit
@@ -98,8 +118,8 @@ def source_paths(source: FileSource | ModelscopeSource | PythonCodeSource) -> li
     return files
 
 
-def _read_source(source: Source, task: str, ledger: Ledger, trees: dict[Tree, list[Function | UnreadableFile]]) -> Iterator[Conversation]:
-    if isinstance(source, PythonCodeSource):
+def _read_source(source: Source, task: str, ledger: Ledger, trees: Trees) -> Iterator[Conversation]:
+    if isinstance(source, PythonCodeSource | CodeSource):
         yield from _read_tree(source, task, ledger, trees)
     elif isinstance(source, HubSource):
         from mft.data.readers.hub import read_hub
@@ -112,12 +132,46 @@ def _read_source(source: Source, task: str, ledger: Ledger, trees: dict[Tree, li
             yield from read_file_of(source, label, path, task, ledger)
 
 
-def _read_tree(source: PythonCodeSource, task: str, ledger: Ledger,
-               trees: dict[Tree, list[Function | UnreadableFile]]) -> Iterator[Conversation]:
-    tree = (tree_folder(source.folder, source.path), source.exclude)
-    if tree not in trees:
-        trees[tree] = list(read_tree(*tree))
+def _code_tree(source: CodeSource) -> SourceTree:
+    """What a tree in several languages holds.
+
+    Raises:
+        DataError: no file of the languages that is not left out.
+    """
+    root = tree_folder(source.folder, source.path)
+    tree = walk_tree(root, source.languages, source.exclude, source.keep)
+    if not tree.files:
+        reasons = Counter(file.reason for file in tree.left_out)
+        why = f"; left out: {', '.join(f'{reason} {count}' for reason, count in sorted(reasons.items()))}" if reasons else ""
+        raise DataError(f"{root}: holds no file of {', '.join(source.languages)} that can be used{why}")
+    return tree
+
+
+def _parse_code_tree(source: CodeSource) -> ParsedTree:
+    tree = _code_tree(source)
+    return ParsedTree(list(read_code_tree(tree)), tree.licenses)
+
+
+def _reported(rows: Iterable[Conversation], tree: ParsedTree, ledger: Ledger) -> Iterator[Conversation]:
+    """The rows; the ledger's report gets the rows of each language and the licences found, each with the number of its files."""
+    language_of = {found.path: found.language if isinstance(found, CodeFunction) else "python" for found in tree.found}
+    languages: Counter[str] = Counter()
+    for row in rows:
+        languages[language_of[row.split_key]] += 1
+        yield row
+    counts = {"languages": dict(sorted(languages.items())), "licenses": dict(sorted(Counter(tree.licenses.values()).items()))}
+    ledger.report = added(ledger.report, counts)
+
+
+def _read_tree(source: PythonCodeSource | CodeSource, task: str, ledger: Ledger, trees: Trees) -> Iterator[Conversation]:
+    root = tree_folder(source.folder, source.path)
+    key: Tree = (root, source.exclude)
+    if isinstance(source, CodeSource):
+        key = (root, source.exclude, source.languages, source.keep)
+    if key not in trees:
+        trees[key] = _parse_code_tree(source) if isinstance(source, CodeSource) else ParsedTree(list(read_tree(root, source.exclude)))
     before = ledger.kept
-    yield from harvest(trees[tree], source.make, task, ledger)
+    rows = harvest(trees[key].found, source.make, task, ledger)
+    yield from _reported(rows, trees[key], ledger) if isinstance(source, CodeSource) else rows
     if ledger.kept == before:
-        raise DataError(f"{tree[0]}: gives no row for task '{task}' ({source.make}): {ledger.summary()}")
+        raise DataError(f"{root}: gives no row for task '{task}' ({source.make}): {ledger.summary()}")

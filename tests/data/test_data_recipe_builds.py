@@ -138,7 +138,6 @@ def test_my_repository_builds_from_a_source_tree(shared_data, tmp_path):
     assert "does_not_parse" not in facts["dropped"]                     # the tests are left out
     assert facts["dropped"]["secret"] == 3                              # one function, as a row of three tasks
     assert facts["joined"]["usage"]["into"] == "docstring"
-    assert "syntax_error" not in facts["dropped"]                       # what is cut from sound functions is sound when joined
     files = [{row.split_key for row in result.rows[part]} for part in ("train", "validation")]
     assert not files[0] & files[1]
     assert set(facts["per_task"]) == {"text2code", "docstring", "completion"}

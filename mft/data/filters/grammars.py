@@ -114,11 +114,11 @@ def _tree_parses(code: str, language: CodeLanguage) -> bool:
     body = grammar.head.sub("", code) if grammar.head else code
     texts = [code, *(before + body + after for before, after in grammar.frames[1:])]
     return any(not parser.parse(text.encode("utf-8", "surrogatepass")).root_node.has_error
-               for text in texts for parser in map(_parser, grammar.sources))
+               for text in texts for parser in map(load_parser, grammar.sources))
 
 
 @cache
-def _parser(source: tuple[str, str]) -> Parser:
+def load_parser(source: tuple[str, str]) -> Parser:
     """One parser a grammar. `has_error` of its trees is true for ERROR and for MISSING nodes."""
     module, function = source
     return Parser(Language(getattr(import_module(module), function)()))

@@ -276,8 +276,9 @@ def test_a_comment_that_does_not_stand_directly_above_documents_nothing(between)
     assert function.lines[0] in (f"{between}int f(int x) {{", "int f(int x) {")
 
 
-def test_a_comment_behind_other_code_documents_nothing():
-    text = "int y; /** Counts the boxes of the shelf. */\nint f(int x) {\n  x += 1;\n  return g(x);\n}\n"
+@pytest.mark.parametrize("before", ["int y;", "/* of y */ int y;"])
+def test_a_comment_behind_other_code_documents_nothing(before):
+    text = before + " // Counts the boxes of the shelf.\nint f(int x) {\n  x += 1;\n  return g(x);\n}\n"
     assert parse_code(text, "a.c", "c").functions[0].docstring is None
 
 

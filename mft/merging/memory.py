@@ -1,26 +1,9 @@
 """How much memory a merge takes, watched while it runs."""
 
-import re
-import resource
-import sys
 import threading
-from pathlib import Path
 from types import TracebackType
 
-STATUS = Path("/proc/self/status")
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that no file backs, in bytes; where the system does not tell, its peak resident memory."""
-    if STATUS.is_file() and (match := re.search(r"^RssAnon:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)):
-        return int(match[1]) * 1024
-    return peak_rss_bytes()
+from mft.process import anonymous_bytes
 
 
 class MemoryWatch:

@@ -16,10 +16,11 @@ from mft import __version__
 from mft.errors import ModelError, OutputError
 from mft.files import atomic_folder, write_json, write_manifest
 from mft.merging.config import MergeOptions
-from mft.merging.memory import MemoryWatch, peak_rss_bytes
+from mft.merging.memory import MemoryWatch
 from mft.merging.origin import check_base, hash_files, read_origin
 from mft.merging.result import MergeResult, Verdict
 from mft.modeling.base import read_model_config
+from mft.process import peak_rss_bytes
 
 if TYPE_CHECKING:
     from mft.merging.blocks import Block

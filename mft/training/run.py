@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import resource
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from mft.modeling.base import check_context, lasting_name, read_model_config
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
 from mft.modeling.load import load_base
 from mft.modeling.memory import choose_recompute, free_memory_bytes
+from mft.process import peak_rss_bytes
 from mft.scoring.loss import score_samples, task_losses
 from mft.tokenization.encode import TokenizedSample
 from mft.tokenization.load import TextTokenizer
@@ -106,7 +106,7 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     record = {
         "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
         **last_losses(out / METRICS, trainer.task_names), "seconds": time.perf_counter() - started,
-        "memory": {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "memory": {"peak_rss_bytes": peak_rss_bytes(),
                    **({"peak_cuda_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {})},
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "tokens": tokens.summary(), "samples": tokens.examples(3), "evaluation": trainer.last_evaluation,

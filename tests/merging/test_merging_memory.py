@@ -8,7 +8,8 @@ import pytest
 
 WATCH = textwrap.dedent("""
     import time
-    from mft.merging.memory import MemoryWatch, anonymous_bytes, peak_rss_bytes
+    from mft.merging.memory import MemoryWatch
+    from mft.process import anonymous_bytes, peak_rss_bytes
 
     before = bytearray(50_000_000)
     with MemoryWatch(interval_s=0.001) as watch:

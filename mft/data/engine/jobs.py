@@ -1,8 +1,6 @@
 """What a process is given to do, and how its end, its log lines and its errors come back."""
 
 import logging
-import resource
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import Any
 import mft.errors
 from mft.data.engine.work import finish
 from mft.errors import ConfigError, MftError
+from mft.process import peak_rss_bytes
 
 
 class Job(ABC):
@@ -57,12 +56,6 @@ def replay(result: dict[str, Any]) -> dict[str, Any]:
     kind, message = result["error"]
     error: type[MftError] = getattr(mft.errors, kind, MftError)
     raise error(message.splitlines()) if error is ConfigError else error(message)
-
-
-def peak_rss_bytes() -> int:
-    """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class _Keep(logging.Handler):

@@ -23,7 +23,7 @@ from mft.data.config import RecipeConfig
 from mft.data.engine.clean import Cleaning
 from mft.data.engine.config import Engine
 from mft.data.engine.executors import Executor, executor_of
-from mft.data.engine.jobs import Job, peak_rss_bytes, replay
+from mft.data.engine.jobs import Job, replay
 from mft.data.engine.map_job import forget_build
 from mft.data.engine.shuffle import GatherJob, OutputFile, ScatterJob, output_files, write_orders
 from mft.data.engine.work import finished
@@ -32,6 +32,7 @@ from mft.data.mixture.emit import emit_rows, repeats_rows
 from mft.data.mixture.join import join_small_tasks
 from mft.data.split import rows_per_task, split_rows
 from mft.files import CHUNK
+from mft.process import peak_rss_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ class Message:
     input_start: int | None = None
 
     def __post_init__(self) -> None:
-        if not all(0 <= start < end <= len(self.content) for start, end in self.untrained):
+        if self.untrained and not all(0 <= start < end <= len(self.content) for start, end in self.untrained):
             raise ValueError(f"spans {self.untrained} do not lie inside {len(self.content)} characters")
 
 

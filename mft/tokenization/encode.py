@@ -164,14 +164,18 @@ class _Texts:
             return b"", self.sections[section.answer]
         return self.sections[section.prompt], self.continuations[section.answer]
 
+    def whole(self, section: Section) -> bytes:
+        """Ids of the section as one string."""
+        return self.sections[section.text] if section.text in self.sections else b"".join(self.answer(section))
+
     def crosses(self, section: Section) -> bool:
         """Whether the section as one string has other ids than its prompt and its answer."""
-        prompt, answer = self.answer(section)
-        return self.sections[section.text] != prompt + answer
+        return section.text in self.sections and self.sections[section.text] != b"".join(self.answer(section))
 
 
 def _texts(plans: Sequence[Sequence[Section]], tokenizer: "TextTokenizer") -> _Texts:
-    """Encode every string of these plans once. An answer that others follow is also needed as history, with its prompt."""
+    """Encode every string of these plans once. An answer that others follow is also needed as history, with its prompt,
+    but where the vocabulary proves that its ids are those of the two."""
     whole: dict[str, None] = {}
     after: dict[str, None] = {}
     for sections in plans:
@@ -179,6 +183,8 @@ def _texts(plans: Sequence[Sequence[Section]], tokenizer: "TextTokenizer") -> _T
         for index, section in enumerate(sections):
             if section.answer is not None and section.prompt:
                 whole[section.prompt] = after[section.answer] = None
+            if index != last and section.answer and tokenizer.never_joins(section.prompt, section.answer):
+                continue
             if index != last or not section.prompt:
                 whole[section.text] = None
     return _Texts(dict(zip(whole, tokenizer.section_bytes(list(whole)), strict=True)),
@@ -207,7 +213,7 @@ def _row(sections: list[Section], trained: Sequence[int], texts: _Texts, tokeniz
         if train or (index == last and section.answer is not None):
             prompt, answer = texts.answer(section)
         else:
-            prompt, answer = texts.sections[section.text], b""
+            prompt, answer = texts.whole(section), b""
         start = at + len(prompt) // size
         at = start + len(answer) // size
         parts += (prompt, answer)

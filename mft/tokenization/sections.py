@@ -54,6 +54,8 @@ def encoding_fault(messages: Sequence[Message], prompt_format: PromptFormat, tok
 
 
 def _text_fault(content: str, tokenizer: "TextTokenizer") -> str | None:
+    if content.isascii():
+        return None
     try:
         content.encode()
     except UnicodeEncodeError:

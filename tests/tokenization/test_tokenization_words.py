@@ -9,7 +9,7 @@ import pytest
 from mft.tokenization import words
 from mft.tokenization.load import load_tokenizer, read_tokenizer
 from mft.tokenization.parity import HARD_TEXTS
-from mft.tokenization.words import word_pattern
+from mft.tokenization.words import joinable_characters
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,10 @@ def ids(tokenizer, found: list[bytes]) -> list[list[int]]:
 
 
 def test_words_end_where_no_piece_could_go_on(llama2):
-    assert word_pattern(llama2).findall("def f(x):\n    return 中文\t\tx  \n\n🙂é") == [
+    text = "def f(x):\n    return 中文\t\tx  \n\n🙂é"
+    starts = llama2.words.cut(np.frombuffer(text.encode("utf-32-le"), dtype="<u4"))
+    assert starts[0]
+    assert "".join("|" * int(starts[at]) + character for at, character in enumerate(text)).split("|")[1:] == [
         "def", " f(x):", "\n", "    return", " ", "中", "文", "\t", "\t", "x", "  ", "\n", "\n", "🙂", "é"]
 
 
@@ -64,7 +67,7 @@ def test_without_the_property_there_is_no_cache(llama2_tokenizer_folder, deepsee
     (tmp_path / "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text((llama2_tokenizer_folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     tokenizer = read_tokenizer(tmp_path)
-    assert word_pattern(tokenizer) is None
+    assert joinable_characters(tokenizer) is None
     assert tokenizer.words is None
     texts = ["part of the whole", "of the"]
     assert ids(tokenizer, tokenizer.section_bytes(texts)) == tokenizer.encode_texts(texts)
@@ -78,3 +81,18 @@ def test_memory_stays_bounded(llama2_tokenizer_folder, monkeypatch):
         assert ids(tokenizer, tokenizer.section_bytes(texts[start:start + 20])) == tokenizer.encode_texts(texts[start:start + 20])
         assert len(tokenizer.words._known) <= 50
         assert not any(len(word) > words.LONGEST for word in tokenizer.words._known)
+
+
+def test_where_no_piece_has_both_characters_the_ids_are_those_of_the_two_sides(llama2, deepseek_tokenizer_folder):
+    text = "".join(text for text in HARD_TEXTS if "▁" not in text)[:3000] + "def f(x):\n    return 'a b'  # ünï 中文 🙂<|role_end|>if x"
+    cuts = [at for at in range(1, len(text)) if llama2.never_joins(text[:at], text[at:])]
+    assert 100 < len(cuts) < len(text) - 100
+    for at in cuts[::7]:
+        start, end = max(0, at - 40), at + 40
+        left, right = text[start:at], text[at:end]
+        assert llama2.encode_text(left + right) == llama2.encode_text(left) + llama2.encode_continuation(right), (left, right)
+    assert llama2.never_joins("bot<|role_end|>", "if")
+    assert not llama2.never_joins("bot<|role_end|>", "```python")
+    assert not llama2.never_joins("two ", " three")
+    assert not llama2.never_joins("", "x")
+    assert not load_tokenizer(deepseek_tokenizer_folder).never_joins("a", "\n")

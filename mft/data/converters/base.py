@@ -82,6 +82,8 @@ def has_lone_surrogate(text: str) -> bool:
     >>> has_lone_surrogate("\\ud83d")
     True
     """
+    if text.isascii():
+        return False
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

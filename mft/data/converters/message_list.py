@@ -7,7 +7,7 @@ from mft.conversation import ROLE_ALIASES, Message, Role
 from mft.data.converters.base import Notes, Row, RowFault, as_text, listed, shown
 from mft.data.converters.train_marks import MARK_KEYS, train_flag, untrained_spans
 
-TOOL_KEYS = ("tool_calls", "function_call")
+TOOL_KEYS = frozenset({"tool_calls", "function_call"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ def _message(item: Any, number: int, keys: MessageKeys, notes: Notes) -> Message
     if not isinstance(item, dict):
         raise RowFault("message_not_an_object", f"message {number} is {shown(item)}")
     role = _role(item.get(keys.role), number, keys.role, notes)
-    if used := [key for key in TOOL_KEYS if item.get(key)]:
-        raise RowFault("tool_call", f"message {number} has {used[0]}, for which no prompt format has a place")
+    if not TOOL_KEYS.isdisjoint(item) and (used := sorted(key for key in TOOL_KEYS if item.get(key))):
+        raise RowFault("tool_call", f"message {number} has {used[-1]}, for which no prompt format has a place")
     content = _content(item.get(keys.content), f"message {number}: '{keys.content}'", keys.parts)
+    if MARK_KEYS.isdisjoint(item):
+        return Message(role, content)
     train, spans = train_flag(item, number), untrained_spans(item, len(content), number)
-    if role == "assistant":
-        return Message(role, content, train, spans)
-    return Message(role, content)
+    return Message(role, content, train, spans) if role == "assistant" else Message(role, content)
 
 
 def _role(name: Any, number: int, key: str, notes: Notes) -> Role:

@@ -11,11 +11,13 @@ Other languages have the first three tasks: mft/data/code/makers.py.
 """
 
 import doctest
+import re
 from collections.abc import Callable, Iterable, Iterator
 from types import MappingProxyType
 from typing import Final
 
 from mft.conversation import Conversation, Message
+from mft.data.code.description import docstring_characters
 from mft.data.code.functions import CodeFunction, LeftOutFile
 from mft.data.code.makers import CODE_MAKERS
 from mft.data.converters.base import RowFault, check_messages
@@ -23,12 +25,15 @@ from mft.data.function_limits import MIN_COMPLETION_LINES, MIN_DOCSTRING_CHARACT
 from mft.data.ledger import Ledger
 from mft.data.python_functions import Function, UnreadableFile
 
+PLACEHOLDER_LINE: Final = re.compile(r"^[ \t]*%\(\w+\)s[ \t]*$", re.MULTILINE)
+"""`%(kwargs_doc)s` on a line of its own: a decorator puts a text there that does not stand in the source."""
+
 
 def text2code(function: Function) -> tuple[str, str]:
     """(question, answer): signature and docstring, the body from its first line that is not blank.
 
     Raises:
-        RowFault: `no_docstring`, `docstring_too_short`.
+        RowFault: `no_docstring`, `docstring_too_short`, `docstring_template`.
     """
     _described(function)
     start = _first_text(function.lines, function.body_start)
@@ -39,7 +44,7 @@ def docstring(function: Function) -> tuple[str, str]:
     """(question, answer): the function without its docstring, the docstring's text without its indentation.
 
     Raises:
-        RowFault: `no_docstring`, `docstring_too_short`.
+        RowFault: `no_docstring`, `docstring_too_short`, `docstring_template`.
     """
     text = _described(function)
     return _ask("Write the docstring of this Python function.", _undocumented(function)), text
@@ -118,11 +123,13 @@ def _messages(function: Function | CodeFunction, make: str) -> tuple[Message, ..
 
 
 def _described(function: Function) -> str:
-    """The docstring's text, long enough to be used."""
+    """The docstring's text, which says enough and stands whole in the source."""
     if function.docstring is None:
         raise RowFault("no_docstring")
-    if len(function.docstring) < MIN_DOCSTRING_CHARACTERS:
+    if docstring_characters(function.docstring) < MIN_DOCSTRING_CHARACTERS:
         raise RowFault("docstring_too_short")
+    if PLACEHOLDER_LINE.search(function.docstring):
+        raise RowFault("docstring_template")
     return function.docstring
 
 

@@ -134,6 +134,18 @@ def test_text2code_asks_with_signature_and_docstring_and_answers_with_the_exact_
                        "no_docstring": 1, "unusual_layout": 2}
 
 
+@pytest.mark.parametrize(("text", "fault"), [
+    ("Sets the colour of the box.\n\n    %(box_doc)s", "docstring_template"),
+    ("Writes `%(box)s` for every box.", None),
+    ("\n    .. versionchanged:: 3.2\n       Empty boxes have a lid too.", "docstring_too_short"),
+    ("@cached opens the box but once.\n\n    @cached\n    def g(x): ...", None),
+    ("Fix for https://example.org/boxes/issues/6066", "docstring_too_short"),
+])
+def test_a_docstring_has_to_stand_whole_in_the_source_and_to_describe(text, fault):
+    rows, dropped = rows_of("docstring", f'def f(x):\n    """{text}\n    """\n    g(x)\n    return h(x)\n')
+    assert (len(rows), dropped) == ((0, {fault: 1}) if fault else (1, {}))
+
+
 def test_docstring_asks_with_the_code_alone_and_answers_with_the_dedented_text():
     rows, _ = rows_of("docstring")
     question, answer = texts(rows["Shelf.count"])

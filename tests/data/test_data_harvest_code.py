@@ -199,9 +199,19 @@ def test_one_function_of_each_language_gives_the_three_tasks(language):
     ("cpp", "class A { A() = default; };", "body_is_a_stub"),
     ("cpp", "class A {\n int x() const {\n  return x_;\n }\n};", "accessor"),
     ("c", "int f(void) {\n" + " g();\n" * 99 + "}", "too_many_lines"),
+    ("c", "TEST_IMPL(boxes) {\n  f();\n  return 0;\n}", "macro_head"),
+    ("cpp", "namespace n {\nTEST_F(Shelf, Counts) {\n  f();\n  g();\n}\n}", "macro_head"),
 ])
 def test_what_teaches_nothing_is_counted_by_its_reason(language, text, fault):
     assert rows_of("completion", language, text)[1] == {fault: 1}
+
+
+@pytest.mark.parametrize("text", [
+    "class URI {\n  URI(int x) {\n    f(x);\n    g(x);\n  }\n};", "URI::URI(int x) {\n  f(x);\n  g(x);\n}",
+    "int MAX(int a) {\n  f(a);\n  return g(a);\n}",
+    "struct A {\n  operator int() const {\n    f();\n    return g(1);\n  }\n};"])
+def test_a_name_in_capitals_is_no_macro_when_it_is_a_function_or_its_class(text):
+    assert [function.fault for function in parse_code(text, "a.cc", "cpp").functions] == [None]
 
 
 def test_a_function_of_a_hundred_lines_is_used():

@@ -7,26 +7,38 @@ from typing import Final
 
 from mft.data.code.languages import LanguageSpec
 
-NOT_ABOUT_THE_FUNCTION: Final = re.compile(r"copyright|spdx-license|licensed under|all rights reserved", re.IGNORECASE)
-"""A licence that stands directly above the first function of a file."""
+NOT_ABOUT_THE_FUNCTION: Final = re.compile(r"copyright|spdx-license|licensed under|all rights reserved|\A[\\@](?:file|mainpage)\b",
+                                           re.IGNORECASE)
+"""A licence, or the documentation of the file, that stands directly above its first function."""
 
 REMARK: Final = re.compile(r"\W*(?:todo|fixme|xxx|hack)\b", re.IGNORECASE)
+
+REMARK_LINE: Final = re.compile(r"[\s\\@\-*(\[]*(?:TODO|FIXME|XXX|HACK)\b.*")
+"""Where a remark to the authors begins inside a documentation; it goes on to the end of its paragraph."""
 
 DIRECTIVE: Final = re.compile(
     r"//(?:[a-z0-9]+:[a-z0-9].*|export \w.*|\s*(?:nolint|eslint|tslint|prettier|istanbul|clang-format|@ts-|NOLINT|#(?:end)?region).*)")
 """A line for a tool: `//go:noinline`, `// eslint-disable-line`, `// clang-format off`."""
 
-RULER: Final = re.compile(r"[-=*#~/+_\s]{3,}")
-"""A line of signs; at the start or the end of a comment it is its frame. Fences of three backquotes belong to the text."""
+RULER: Final = re.compile(r"[-=*#~/+_\s]{3,}|([-=*#~/+_])\1\1.*\1{3}")
+"""A line of signs, or a title between them (`==== io.c ====`); at the start or the end of a comment it is its frame. Fences of three
+backquotes belong to the text."""
+
+DOXYGEN_LINE: Final = re.compile(r"\s*[\\@](?:(?:ingroup|addtogroup|defgroup|weakgroup|internal|endinternal|private|public)\b.*|[{}])\s*")
+DOXYGEN_BRIEF: Final = re.compile(r"^(\s*)[\\@](?:brief|short)(?:[ \t]+|$)", re.MULTILINE)
+"""Commands of Doxygen that say nothing to a reader: where a text is listed, and that its first sentence is one."""
 
 CODE_END: Final = re.compile(r".*[;{}]\s*")
+STAR: Final = re.compile(r"\s*\*(?:\*(?=\s|$))?")
+FRAME_COLUMNS = 2
+"""A frame of stars stands at most so many columns right of the `/*`; deeper stars are a list."""
 
 
 def doc_text(comment: Sequence[str], spec: LanguageSpec) -> str | None:
     """The text of a comment's lines without markers and common indentation, or None for a comment that documents nothing.
 
-    None: a licence, a remark such as TODO, code that is commented out, nothing but directives for tools, the documentation of what
-    stands before it (`///<`).
+    None: a licence, a remark such as TODO, code that is commented out, nothing but directives for tools or a title between rulers, the
+    documentation of what stands before it (`///<`) or of the file (`\\file`). Remarks inside a documentation are left out.
 
     >>> from mft.data.code.languages import LANGUAGES
     >>> doc_text(["  /**", "   * Twice x.", "   * @param x a number", "   */"], LANGUAGES["java"])
@@ -38,14 +50,14 @@ def doc_text(comment: Sequence[str], spec: LanguageSpec) -> str | None:
     own = first.startswith(spec.doc_marks)
     if not own and not first.startswith(spec.plain_marks or ("\0",)):
         return None
-    lines = _of_block(comment) if first.startswith("/*") else _of_lines(comment)
-    text = dedent("\n".join(line.rstrip() for line in _unframed(lines))).strip()
+    text = _text_of_block(comment) if first.startswith("/*") else _aligned(_unframed(_of_lines(comment)))
+    text = text.strip()
     if not text or text.startswith("<") or NOT_ABOUT_THE_FUNCTION.search(text) or REMARK.match(text):
         return None
     said = [line for line in text.split("\n") if line.strip()]
     if not own and 2 * sum(bool(CODE_END.fullmatch(line)) for line in said) >= len(said):
         return None
-    return text
+    return _readable(text, spec) or None
 
 
 def is_doc_start(text: str, spec: LanguageSpec) -> bool:
@@ -60,17 +72,53 @@ def _unframed(lines: list[str]) -> list[str]:
     return lines[said[0]:said[-1] + 1] if said else []
 
 
-def _of_block(comment: Sequence[str]) -> list[str]:
-    """`/** ... */`: the first line's text stands for itself, the others lose one star each where all of them have it."""
+def _aligned(lines: list[str]) -> str:
+    """The lines without their common margin; where some, like code behind a tab, have none, without the space behind each marker."""
+    text = "\n".join(lines)
+    plain = dedent(text)
+    said = [line for line in lines if line.strip()]
+    spaced = sum(line.startswith(" ") for line in said)
+    if plain == text and (2 * spaced > len(said) or (spaced and all(line[0].isspace() for line in said))):
+        return re.sub(r"^ ", "", text, flags=re.MULTILINE)
+    return plain
+
+
+def _readable(text: str, spec: LanguageSpec) -> str:
+    """Without remarks to the authors and, in C and C++, without commands that only Doxygen reads."""
+    kept: list[str] = []
+    in_remark = False
+    for line in text.split("\n"):
+        if REMARK_LINE.fullmatch(line) and kept and kept[-1].strip() == "<p>":
+            kept.pop()
+        in_remark = bool(REMARK_LINE.fullmatch(line)) or (in_remark and bool(line.strip()) and not line.lstrip().startswith(("@", "\\")))
+        if not in_remark and not (spec.doxygen and DOXYGEN_LINE.fullmatch(line)):
+            kept.append(line)
+    text = "\n".join(kept)
+    return (DOXYGEN_BRIEF.sub(r"\1", text) if spec.doxygen else text).strip()
+
+
+def _text_of_block(comment: Sequence[str]) -> str:
+    """`/** ... */`: the first line's text stands for itself, the others lose the frame of stars where there is one, and their margin."""
+    column = len(comment[0]) - len(comment[0].lstrip())
     text = "\n".join(comment).strip()
     text = re.sub(r"^/\*[*!]*", "", text)
     text = re.sub(r"\**\*/$", "", text)
-    first, *rest = text.split("\n")
-    if all(line.lstrip().startswith("*") for line in rest if line.strip()):
-        rest = [re.sub(r"^\s*\*", "", line) for line in rest]
-    return [first.strip(), *dedent("\n".join(rest)).split("\n")] if rest else [first.strip()]
+    first, *rest = (line.rstrip() for line in text.split("\n"))
+    lines = _unframed([first.strip(), *_unstarred(rest, column)])
+    return "\n".join([first.strip(), _aligned(lines[1:])]) if first and lines[:1] == [first.strip()] else _aligned(lines)
+
+
+def _unstarred(lines: list[str], column: int) -> list[str]:
+    """The lines behind the first of a block that opens in `column`, each without the star of its frame."""
+    said = [line for line in lines if line.strip()]
+    if said and all(STAR.match(line) for line in said):
+        return [STAR.sub("", line, count=1) for line in lines]
+    near = re.compile(rf"\s{{0,{column + FRAME_COLUMNS}}}\*")
+    if said and near.match(said[0]):
+        return [STAR.sub("", line, count=1) if near.match(line) else line for line in lines]
+    return lines
 
 
 def _of_lines(comment: Sequence[str]) -> list[str]:
     """`// ...`, `/// ...`: without the lines that are for tools."""
-    return [re.sub(r"^//[/!]?", "", line.strip()) for line in comment if not DIRECTIVE.fullmatch(line.strip())]
+    return [re.sub(r"^//[/!]?", "", line.strip()).rstrip() for line in comment if not DIRECTIVE.fullmatch(line.strip())]

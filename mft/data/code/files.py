@@ -17,7 +17,8 @@ from mft.errors import DataError
 
 VENDORED: Final = frozenset({
     "vendor", "vendored", "_vendor", "third_party", "third-party", "thirdparty", "3rdparty", "3rd_party", "node_modules",
-    "bower_components", "jspm_packages", "site-packages", "dist-packages", ".venv", "venv", "Pods", "Carthage", "Godeps", ".cargo"})
+    "bower_components", "jspm_packages", "site-packages", "dist-packages", ".venv", "venv", "Pods", "Carthage", "Godeps", ".cargo",
+    "deps", "_deps"})
 """Names of folders that hold other people's code."""
 
 BUILD_OUTPUT: Final = frozenset({
@@ -56,8 +57,8 @@ def walk_tree(root: Path, languages: Sequence[HarvestLanguage], exclude: Sequenc
     """Look at every file below `root` whose name ends as those of `languages` do.
 
     Reasons for leaving a file out, the first that fits: `gitignored`, `excluded` (by a glob of `exclude`), `vendored` and
-    `build_output` (by the name of a folder below `root`), `generated`, `minified`. Files that match a glob of `keep` are read in spite of
-    the last four. Links to folders are not followed.
+    `build_output` (by the name of a folder below `root`), `generated`, `minified`, `too_large`. Files that match a glob of `keep` are read
+    in spite of the last five. Links to folders are not followed.
     """
     repository = repository_of(root)
     rules = files_above(repository, root) if repository else []

@@ -5,7 +5,7 @@ from typing import Literal
 
 from mft.data.code.languages import CodeLanguage
 
-LeftOutReason = Literal["gitignored", "excluded", "vendored", "build_output", "generated", "minified"]
+LeftOutReason = Literal["gitignored", "excluded", "vendored", "build_output", "generated", "minified", "too_large"]
 
 
 @dataclass(frozen=True, slots=True)

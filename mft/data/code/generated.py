@@ -1,4 +1,4 @@
-"""Files that nobody wrote by hand: by name, by what their first comments say, by the length of their lines."""
+"""Files that nobody wrote by hand: by name, by what their first comments say, by their size and the length of their lines."""
 
 import re
 from collections.abc import Iterator
@@ -20,6 +20,9 @@ MARKS: Final = re.compile(
     r"swig|antlr|javacc|bison|flex|cython|flatbuffers|openapi|swagger|f2py|bindgen|cbindgen|ragel|gperf)\b", re.IGNORECASE)
 """`@generated` (Meta, Rust), `Code generated ... DO NOT EDIT` (Go, golang.org/s/generatedcode) and what other generators write."""
 
+MAX_BYTES = 1_000_000
+"""A larger file was put together by a program, or is data; The Stack (arXiv:2211.15533) leaves out files above 1 MB too."""
+
 HEAD_LINES = 60
 """A generator says so above the first line of code; a licence may stand before it."""
 
@@ -31,7 +34,7 @@ MAX_MEAN_BYTES = 200
 
 
 def generated_reason(name: str, content: bytes) -> LeftOutReason | None:
-    """`generated` or `minified`, or None for a file that a person may have written."""
+    """`generated`, `minified` or `too_large`, or None for a file that a person may have written."""
     if NAMES.fullmatch(name):
         return "generated"
     if MINIFIED_NAMES.fullmatch(name):
@@ -41,7 +44,7 @@ def generated_reason(name: str, content: bytes) -> LeftOutReason | None:
     lengths = [len(line) for line in content.split(b"\n") if line.strip()]
     if lengths and (max(lengths) > MAX_LINE_BYTES or sum(lengths) > MAX_MEAN_BYTES * len(lengths)):
         return "minified"
-    return None
+    return "too_large" if len(content) > MAX_BYTES else None
 
 
 def _head_comments(content: bytes) -> Iterator[str]:

@@ -27,6 +27,8 @@ class LanguageSpec:
     """How a comment begins that documents what follows."""
     plain_marks: tuple[str, ...] = ()
     """How other comments begin that are taken for documentation when they stand directly above a function."""
+    doxygen: bool = False
+    """Its documentation is written for Doxygen."""
 
 
 _SCRIPT_QUERY: Final = """
@@ -51,10 +53,10 @@ LANGUAGES: Final[Mapping[CodeLanguage, LanguageSpec]] = MappingProxyType({
         dict.fromkeys(("class_declaration", "abstract_class_declaration", "class", "internal_module", "module"), "name"),
         doc_word="TSDoc comment"),
     "go": LanguageSpec("Go", "(function_declaration) @function (method_declaration) @function", {}, doc_marks=("//", "/*")),
-    "c": LanguageSpec("C", _C_QUERY, {}, doc_marks=_C_MARKS, plain_marks=("/*", "//")),
+    "c": LanguageSpec("C", _C_QUERY, {}, doc_marks=_C_MARKS, plain_marks=("/*", "//"), doxygen=True),
     "cpp": LanguageSpec(
         "C++", _C_QUERY, dict.fromkeys(("namespace_definition", "class_specifier", "struct_specifier", "union_specifier"), "name"),
-        joint="::", doc_marks=_C_MARKS, plain_marks=("/*", "//")),
+        joint="::", doc_marks=_C_MARKS, plain_marks=("/*", "//"), doxygen=True),
     "rust": LanguageSpec("Rust", "(function_item) @function", {"impl_item": "type", "trait_item": "name", "mod_item": "name"},
                          joint="::", doc_marks=("///", "/**")),
 })

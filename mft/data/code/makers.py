@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Final
 
+from mft.data.code.description import described_characters
 from mft.data.code.functions import CodeFunction
 from mft.data.code.languages import LANGUAGES
 from mft.data.converters.base import RowFault
@@ -53,7 +54,7 @@ CODE_MAKERS: Final = MappingProxyType[str, Callable[[CodeFunction], tuple[str, s
 def _described(function: CodeFunction) -> str:
     if function.docstring is None:
         raise RowFault("no_docstring")
-    if len(function.docstring) < MIN_DOCSTRING_CHARACTERS:
+    if described_characters(function.docstring) < MIN_DOCSTRING_CHARACTERS:
         raise RowFault("docstring_too_short")
     return function.docstring
 

@@ -22,6 +22,9 @@ ACCESSOR: Final = re.compile(
 KEYWORDS: Final = frozenset({"if", "else", "for", "while", "switch", "catch", "return", "do", "case"})
 """A `function` with such a name is a statement that the grammar misread, mostly behind a macro."""
 
+MACRO: Final = re.compile(r"[A-Z][A-Z0-9_]*[A-Z0-9]")
+"""`TEST_F(Shelf, Counts) {`: a call of a macro in the place of a function's head, by the way that macros are written."""
+
 AFTER: Final = re.compile(r"\s*[;,)\]}]*\s*(?://.*|/\*.*\*/\s*)?")
 """What may stand behind a function in its last row: it is no code of another statement."""
 
@@ -39,6 +42,8 @@ def function_fault(node: Node, outer: Node, body: Node | None, lines: list[str],
         return "nested_function"
     if node.has_error or _is_misread(node):
         return "error_in_function"
+    if _is_macro_call(node):
+        return "macro_head"
     if body is None:
         return "body_is_not_a_block" if _has_expression(node) else "body_is_a_stub"
     statements = _statements(body)
@@ -71,6 +76,30 @@ def _is_misread(node: Node) -> bool:
     declarator = node.child_by_field_name("declarator")
     inner = declarator.child_by_field_name("declarator") if declarator is not None else None
     return inner is not None and (inner.text or b"").decode("utf-8", "replace") in KEYWORDS
+
+
+def _is_macro_call(node: Node) -> bool:
+    """True when what stands before the body is no head of a function: `TEST(a, b)`, or a parenthesis that declares no parameters.
+
+    A constructor has no type either, and may be called `URI`: in its class the class has that name, elsewhere it is qualified.
+    """
+    declarator = node.child_by_field_name("declarator") if node.type == "function_definition" else None
+    if declarator is None or declarator.type == "parenthesized_declarator":
+        return declarator is not None
+    inner = declarator.child_by_field_name("declarator")
+    if node.child_by_field_name("type") is not None or inner is None or inner.type != "identifier":
+        return False
+    name = inner.text or b""
+    return MACRO.fullmatch(name.decode("utf-8", "replace")) is not None and _class_name(node) != name
+
+
+def _class_name(node: Node) -> bytes | None:
+    """The name of the class in which a node stands, None outside of classes."""
+    above = node.parent
+    while above is not None and above.type not in ("class_specifier", "struct_specifier", "union_specifier"):
+        above = above.parent
+    named = above.child_by_field_name("name") if above is not None else None
+    return named.text if named is not None else None
 
 
 def _stands_alone(outer: Node, body: Node, lines: list[str]) -> bool:

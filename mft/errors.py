@@ -10,6 +10,8 @@
     +-- CheckpointError          a checkpoint that does not belong to this run
     +-- DependencyError          a package of an extra that is not installed
     +-- CheckFailed              exit 3: a check ran and found a fault
+    +-- TrainingStopped          exit 3: a run stopped itself: a loss or gradient that is not finite, no step for too long
+    +-- RanksFailed              the processes of a run, with the exit code of the one that failed
     +-- Interrupted              exit 130: stopped by a signal, state saved
 
 Anything else that reaches the command line is a bug and keeps its traceback (exit 1).
@@ -66,6 +68,23 @@ class CheckFailed(MftError):
 
     exit_code = 3
     result: dict[str, Any] | None = None
+
+
+class TrainingStopped(MftError):
+    """A run stopped itself, because one of the checks it makes while training found a fault: hence the code of a failed check."""
+
+    exit_code = 3
+
+
+class RanksFailed(MftError):
+    """The processes of a run ended; `exit_code` is that of the one which failed first."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Interrupted(MftError):

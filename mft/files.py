@@ -58,6 +58,25 @@ def sync_folder(folder: Path) -> None:
         fsync_path(Path(parent))
 
 
+CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What a full or write-protected disk answers; no bug of ours."""
+
+
+@contextmanager
+def write_faults(path: Path) -> Iterator[None]:
+    """Say of a disk that is full or write-protected which output it has no room for.
+
+    Raises:
+        OutputError: the block ended with such an error of the operating system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise OutputError(f"{path}: cannot be written: {os.strerror(error.errno)}") from error
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
 
@@ -69,14 +88,19 @@ def _is_leftover(name: str) -> bool:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Write to the path that is yielded; when the block ends well it is fsynced and renamed to `path`, else removed."""
+    """Write to the path that is yielded; when the block ends well it is fsynced and renamed to `path`, else removed.
+
+    Raises:
+        OutputError: the disk is full or write-protected.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(path)
     try:
-        yield partial
-        fsync_path(partial)
-        partial.replace(path)
-        fsync_path(path.parent)
+        with write_faults(path):
+            yield partial
+            fsync_path(partial)
+            partial.replace(path)
+            fsync_path(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -89,7 +113,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     The folder is locked while it is made, and a lock ends with its process: what another one is making stays.
 
     Raises:
-        OutputError: `path` exists and is not empty, unless `replace`; or it cannot be made there.
+        OutputError: `path` exists and is not empty, unless `replace`; it cannot be made there; the disk is full.
     """
     if path.exists() and not replace and (path.is_file() or any(path.iterdir())):
         raise _taken(path)
@@ -100,8 +124,9 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be made: {error.strerror}") from error
     try:
-        yield partial
-        sync_folder(partial)
+        with write_faults(path):
+            yield partial
+            sync_folder(partial)
         _put_in_place(partial, path, replace)
         fsync_path(path.parent)
     finally:

@@ -35,6 +35,8 @@ def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
     try:
         outcome = _call(verb, arguments, flags)
     except MftError as error:
+        if not _speaks(error.exit_code, str(error)):
+            return error.exit_code
         _fail(str(error), error.exit_code, as_json, getattr(error, "result", None))
         if "debug" in flags:
             traceback.print_exc()
@@ -49,16 +51,29 @@ def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
             _fail(f"{message()}\nmft {verb} --help tells more", 2, as_json)
             return 2
         traceback.print_exc()
-        if as_json:
+        if _speaks(1, f"{type(error).__name__}: {error}") and as_json:
             print(json.dumps({"ok": False, "error": f"{type(error).__name__}: {error}", "exit_code": 1}))
         return 1
+    if outcome == 130:   # Typer answers an interrupt with this number, without a word
+        _fail("interrupted", 130, as_json)
     if isinstance(outcome, int) or outcome is None:
         return outcome or 0
+    if not _speaks(0, ""):
+        return 0
     if as_json:
         print(json.dumps(outcome.result, ensure_ascii=False, default=str))
     else:
         outcome.show()
     return 0
+
+
+def _speaks(code: int, message: str) -> bool:
+    """True where this process tells the user how it ended: not one of several ranks, or the first of those that torchrun started."""
+    if "RANK" not in os.environ:
+        return True
+    from mft.runs.launch import leave_outcome
+
+    return not leave_outcome(code, message) and os.environ["RANK"] == "0"
 
 
 def _call(verb: str, arguments: list[str], flags: dict[str, int]) -> Any:
@@ -72,7 +87,8 @@ def _call(verb: str, arguments: list[str], flags: dict[str, int]) -> Any:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from mft.log import configure_logging
 
-    configure_logging(flags.get("verbose", 0) - flags.get("quiet", 0), debug="debug" in flags)
+    first = os.environ.get("RANK", "0") == "0"
+    configure_logging(flags.get("verbose", 0) - flags.get("quiet", 0) if first else -1, debug="debug" in flags)
     import typer
 
     module = importlib.import_module(f"mft.cli.{verb}")

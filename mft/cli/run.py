@@ -25,7 +25,8 @@ def run(
     from mft.runs.project import Project, run_project
 
     project_config = load_project(config, overrides)
-    project = Project(project_config, config, out or Path("runs") / project_config.name, write_report, overwrite=overwrite)
+    project = Project(project_config, config, out or Path("runs") / project_config.name, write_report, overwrite=overwrite,
+                      overrides=overrides or ())
     record = run_project(project, start=start, until=until)
     return Outcome(record, [stage_table(record), str(project.out)])
 

@@ -1,5 +1,6 @@
 """`mft train`: fine-tune one stage of a project."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +20,16 @@ def train(
     out: Annotated[Path | None, typer.Option(help="the project's output folder; default runs/NAME")] = None,
     resume: Annotated[str, typer.Option(help="auto: from the newest checkpoint; never; or a checkpoint folder")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="start anew in a folder that holds another run")] = False,
+    nproc: Annotated[int | None, typer.Option(min=1, help="start this many processes on this machine (torchrun)")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="encode and pack the data, count steps, train nothing")] = False,
 ) -> Outcome:
-    """Fine-tune an adapter. A data stage that it needs is built first. Stopped or killed, the same command goes on."""
+    """Fine-tune an adapter. A data stage that it needs is built first. Stopped or killed, the same command goes on.
+
+    On several GPUs or nodes: --nproc N, or start this command by torchrun, deepspeed or Slurm.
+    """
     from mft.report.page import write_report
     from mft.runs.config import load_project
+    from mft.runs.launch import OUTCOMES
     from mft.runs.project import Project, run_project
 
     project_config = load_project(config, overrides)
@@ -32,13 +38,24 @@ def train(
         raise ConfigError([f"{config}: --stage: train stages of this config: {', '.join(trains) or 'none'}"])
     name = stage or trains[0]
     folder = out or Path("runs") / project_config.name
-    project = Project(project_config, config, folder, write_report, overwrite=overwrite, resume=resume)
+    joins, started_by_us = "RANK" in os.environ, OUTCOMES in os.environ
+    if joins and nproc:
+        raise ConfigError([f"--nproc {nproc}: this command has been started as one of several processes already; leave it out"])
+    project = Project(project_config, config, folder, write_report, overwrite=overwrite and not started_by_us, resume=resume,
+                      overrides=overrides or (), processes=nproc)
     if dry_run:
         from mft.runs.dry_run import plan_training
 
         facts = plan_training(project, name)
         return Outcome(facts, [f"{key}: {value}" for key, value in facts.items()])
-    record = run_project(project, only=name)
+    if joins:
+        from mft.runs.ranks import join_training
+
+        record = join_training(project, name, again=overwrite)
+        if not record:
+            return Outcome({}, [])
+    else:
+        record = run_project(project, only=name)
     result = next(entry["result"] for entry in record["stages"] if entry["name"] == name)
     rows = [[task, "-" if facts["loss"] is None else f"{facts['loss']:.4f}", f"{facts['tokens']:,}"]
             for task, facts in result["tasks"].items()]

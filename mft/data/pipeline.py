@@ -22,10 +22,12 @@ from typing import Any
 import yaml
 
 import mft
+import mft.data.engine.plan as plan
 from mft.data.config import RecipeConfig, load_recipe
 from mft.data.engine.config import Engine
 from mft.data.engine.run import Report, ShardedBuild, build_shards, report_nothing
-from mft.data.engine.work import work_folder
+from mft.data.engine.stamps import Stamp, check_unchanged, input_stamps
+from mft.data.engine.work import sweep_work, work_folder
 from mft.data.rows import StoredRows
 from mft.data.source_config import LocalSource
 from mft.data.sources import source_inputs
@@ -71,23 +73,28 @@ def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, o
     With more than one worker, a script must call this under `if __name__ == "__main__":`.
 
     Raises:
-        ConfigError: mistakes in the recipe. DataError: a source that cannot be used, or no row left.
-        OutputError: `out` holds something else and `overwrite` is False.
+        ConfigError: mistakes in the recipe. DataError: a source that cannot be used or was written to meanwhile, or no row left.
+        OutputError: `out` holds something else and `overwrite` is False, or what no build has written; the disk is full.
     """
     config = recipe if isinstance(recipe, RecipeConfig) else load_recipe(Path(recipe), must_exist=True)
     engine = engine or Engine()
     if out is None:
         return _build_in_memory(config, engine, report)
-    folder = Path(out)
+    folder = Path(os.path.abspath(out))   # `.` has no name, beside which the working folder could be made
+    stamps = input_stamps(config)
     inputs = recipe_inputs(config)
     job = job_hash(config, inputs)
-    if not overwrite and (finished := _finished(folder, job)):
+    if overwrite:
+        _check_replaceable(folder)
+    elif finished := _finished(folder, job):
+        sweep_work(folder)
         logger.info("%s: holds the finished build of '%s'; nothing to do", folder, config.name)
         return finished
-    with work_folder(folder, job) as work:
+    with work_folder(folder, _work_hash(job, stamps)) as work:
         if not overwrite and (finished := _finished(folder, job)):   # by another process, for which this one has waited
             return finished
         built = build_shards(config, work, engine, report)
+        check_unchanged(stamps, config)
         with atomic_folder(folder, replace=overwrite) as partial:
             for file, path in built.files:
                 _link(path, partial / file.name)
@@ -103,17 +110,25 @@ def read_built(folder: Path) -> Parts:
     """`{"train": rows, "validation": rows}` of a folder that `build` wrote; rows are read when they are asked for, none is kept.
 
     Raises:
-        DataError: it is none.
+        DataError: it is none, or a file is missing or has another size than when it was written.
     """
-    parts = _manifest_of(folder).get("parts")
+    manifest = _manifest_of(folder)
+    parts = manifest.get("parts")
     if not isinstance(parts, dict) or set(parts) != set(PARTS):
         raise DataError(f"{folder}: is not a folder made by `mft data build` (it needs a {MANIFEST} that names the files of "
                         f"{' and '.join(PARTS)})")
     names = {part: [entry["file"] for entry in parts[part]] for part in PARTS}
-    missing = [name for part in PARTS for name in names[part] if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{folder}: is not a folder made by `mft data build` as it was written: {', '.join(missing)} is missing")
+    faults = [fault for part in PARTS for name in names[part] if (fault := _size_fault(folder / name, manifest.get("files", {}).get(name)))]
+    if faults:
+        raise DataError(f"{folder}: is not a folder made by `mft data build` as it was written: {', '.join(faults)}")
     return {part: StoredRows([folder / name for name in names[part]]) for part in PARTS}
+
+
+def _size_fault(path: Path, written: Mapping[str, Any] | None) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    size = path.stat().st_size
+    return f"{path.name} has {size} bytes; the manifest says {written['bytes']}" if written and size != written["bytes"] else None
 
 
 def recipe_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
@@ -135,6 +150,12 @@ def job_hash(recipe: RecipeConfig, inputs: list[dict[str, Any]]) -> str:
     written["steps"] = without_paths(written["steps"])
     contents = [{key: value for key, value in entry.items() if key != "path"} for entry in inputs]
     return sha256_json({"builder": BUILDER, "recipe": written, "inputs": contents})
+
+
+def _work_hash(job: str, stamps: Sequence[Stamp]) -> str:
+    """Hash of all that decides the pieces of a build that was stopped: the job, the program, how files are cut, and when they changed."""
+    program = [mft.__version__, platform.python_version(), plan.PIECE_BYTES, plan.PIECE_ROWS]
+    return sha256_json([job, program, [(stamp.size, stamp.modified_ns) for stamp in stamps]])
 
 
 def resolved_yaml(recipe: RecipeConfig) -> str:
@@ -168,6 +189,17 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only what a build has written is ever replaced.
+
+    Raises:
+        OutputError: the folder holds something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and _manifest_of(folder).get("kind") != "data":
+        raise OutputError(f"{folder}: holds files that no `mft data build` has written, which --overwrite does not remove; "
+                          "give another output folder, or remove them")
 
 
 def _finished(folder: Path, job: str) -> BuildResult | None:

@@ -57,13 +57,7 @@ def read_rows(path: Path) -> Iterator[Conversation]:
     Raises:
         DataError: the file is missing, not Parquet, or lacks a column.
     """
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from error
-    with file:
+    with _opened(path) as file:
         missing = set(SCHEMA.names) - set(file.schema_arrow.names)
         if missing:
             raise DataError(f"{path}: has no column {', '.join(sorted(missing))}; expected {', '.join(SCHEMA.names)}")
@@ -72,8 +66,22 @@ def read_rows(path: Path) -> Iterator[Conversation]:
                 yield _conversation(row)
 
 
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file: {error}") from error
+
+
+def _row_count(path: Path) -> int:
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def _row_of(path: Path, number: int) -> Conversation:
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         group = 0
         while number >= (rows := file.metadata.row_group(group).num_rows):
             number -= rows
@@ -123,7 +131,7 @@ class StoredRows(Sequence[Conversation]):
 
     @cached_property
     def _lengths(self) -> tuple[int, ...]:
-        return tuple(pq.read_metadata(path).num_rows for path in self.paths)
+        return tuple(map(_row_count, self.paths))
 
     def __len__(self) -> int:
         return sum(self._lengths)

@@ -96,9 +96,25 @@ def _decided_by(source: Source) -> dict[str, Any]:
 
 
 def _hash_files(paths: Iterable[tuple[str, Path]]) -> dict[str, Any]:
-    files = [(label, hash_file(path)) for label, path in paths]
+    files = [(label, _hashed(path)) for label, path in paths]
     return {"files": len(files), "bytes": sum(entry["bytes"] for _, entry in files),
             "sha256": sha256_json([(label, entry["sha256"]) for label, entry in files])}
+
+
+def _hashed(path: Path) -> dict[str, Any]:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def tree_paths(source: CodeSource) -> list[tuple[str, Path]]:
+    """(label, path) of the files of a tree in several languages.
+
+    Raises:
+        DataError: there is none.
+    """
+    return [(file.path, file.file) for file in _code_tree(source).files]
 
 
 def source_paths(source: FileSource | ModelscopeSource | PythonCodeSource) -> list[tuple[str, Path]]:

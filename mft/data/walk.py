@@ -81,12 +81,14 @@ def named_files(folder: Path, pattern: str) -> list[tuple[str, Path]]:
     `chat/*.jsonl.gz` gives `a.jsonl.gz`, `chat/**/*.jsonl` gives `en/a.jsonl`, `chat/a.jsonl` gives `a.jsonl`.
 
     Raises:
-        DataError: nothing is found, or the path is a folder.
+        DataError: nothing is found, or the path is a folder, a pipe or a device.
     """
     literal = folder / pattern
     if literal.is_dir():
         raise DataError(f"{literal}: is a folder; name its files, for example '{pattern.rstrip('/')}/*.jsonl'")
     if literal.exists():
+        if not literal.is_file():
+            raise DataError(f"{literal}: is a pipe or a device; a source is hashed and then read, so it must be a file")
         return [(literal.name, literal)]
     if not _has_wildcard(pattern):
         raise DataError(f"{literal}: no such file")

@@ -7,6 +7,10 @@
 
 Each is prefix-suffix-middle. A row has the shape `infill`: user prefix, user suffix, assistant middle; prefix or suffix may be
 empty. Source: the tokenizers and cards of these models.
+
+Of a Llama vocabulary each of the three texts begins with the tokenizer's dummy space, as it does behind any control token: `x` behind
+`▁<MID>` is the piece `▁x`. A server that tokenizes the prompt string sends the same ids. Meta's own code (facebookresearch/codellama,
+`encode_infilling`) leaves the dummy space of the suffix out; ids that it makes are not those that are trained here.
 """
 
 from collections.abc import Sequence

@@ -24,13 +24,28 @@ def add_delta(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: flo
     out.copy_(total)
 
 
+def add_delta_dora(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, magnitude: torch.Tensor, *,
+                   total: torch.Tensor, out: torch.Tensor) -> None:
+    """`out = magnitude * S / ||S||` by rows, S = weight + scale * b @ a: in fp32, the lengths in fp64, rounded once.
+
+    Shapes as in `add_delta`; magnitude [rows]. Source: DoRA, arXiv:2402.09353, equation 5; as in PEFT the length is taken over
+    the inputs of each output.
+    """
+    torch.mm(b, a, out=total)
+    total.mul_(scale)
+    total.add_(weight)
+    lengths = torch.linalg.vector_norm(total, dim=1, dtype=torch.float64)
+    total.mul_((magnitude.double() / lengths).float()[:, None])
+    out.copy_(total)
+
+
 class BlockMerger:
     """Merges blocks of a base and an adapter into a writer's files. Threads may call it at once."""
 
     def __init__(self, base: SafetensorsReader, adapter: LoraAdapter, writer: ShardWriter) -> None:
         self._base, self._adapter, self._writer = base, adapter, writer
         self._scratch = Scratch()
-        self._matrices = lru_cache(maxsize=MAX_WORKERS)(adapter.load)
+        self._matrices = lru_cache(maxsize=MAX_WORKERS)(lambda pair: (*adapter.load(pair), adapter.load_magnitude(pair)))
 
     def merge(self, block: Block) -> None:
         """Read, change and write one block.
@@ -56,10 +71,14 @@ class BlockMerger:
 
     def _add(self, block: Block, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         pair = self._adapter.pairs[block.tensor.name]
-        a, b = self._matrices(pair)
+        a, b, magnitude = self._matrices(pair)
         total = self._scratch.take("total", block.num_elements, torch.float32).view(weight.shape)
         out = weight if weight.dtype == dtype else self._scratch.take("out", block.num_elements, dtype).view(weight.shape)
-        add_delta(weight, a, b[block.start:block.stop], pair.scale, total=total, out=out)
+        rows = slice(block.start, block.stop)
+        if magnitude is None:
+            add_delta(weight, a, b[rows], pair.scale, total=total, out=out)
+        else:
+            add_delta_dora(weight, a, b[rows], pair.scale, magnitude[rows], total=total, out=out)
         _check_finite(out, block, self._writer.tensors[block.tensor.name].dtype)
         return out
 

@@ -1,6 +1,7 @@
 """A LoRA adapter in PEFT's layout, as pairs of matrices by the base tensor that each one changes.
 
-Only what `W + scale * B @ A` describes is merged. Everything else that PEFT can put into an adapter is refused by name.
+What `W + scale * B @ A` describes is merged, and DoRA, which gives every row of that sum a trained length. Everything else
+that PEFT can put into an adapter is refused by name.
 """
 
 import math
@@ -19,11 +20,12 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
+MAGNITUDE = ".lora_magnitude_vector"
 
 PLAIN_KEYS = frozenset({
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights", "target_modules", "exclude_modules", "layers_to_transform",
-    "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config"})
+    "r", "lora_alpha", "use_rslora", "use_dora", "lora_dropout", "init_lora_weights", "target_modules", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config"})
 """Keys of adapter_config.json whose value does not change what `W + scale * B @ A` is, or that are read here."""
 
 SAME_BASE_INITS = (True, False, "gaussian", "eva", "orthogonal")
@@ -32,12 +34,16 @@ SAME_BASE_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 @dataclass(frozen=True, slots=True)
 class LoraPair:
-    """What is added to the base tensor `target` [out, in]: `scale * B @ A`, A [rank, in], B [out, rank]."""
+    """What is added to the base tensor `target` [out, in]: `scale * B @ A`, A [rank, in], B [out, rank].
+
+    `magnitude` [out], of DoRA only: the length that every row of the sum is given.
+    """
 
     target: str
     a: StoredTensor
     b: StoredTensor
     scale: float
+    magnitude: StoredTensor | None = None
 
 
 class LoraAdapter:
@@ -56,7 +62,8 @@ class LoraAdapter:
             what = "only adapter_model.bin; save the adapter as safetensors" if pickled else f"no {WEIGHTS}"
             raise ModelError(f"{folder}: has {what}")
         self._reader = SafetensorsReader([folder / WEIGHTS])
-        self.pairs = _pair(folder / WEIGHTS, self._reader.tensors, int(self.config["r"]), scale_of(self.config))
+        self.pairs = _pair(folder / WEIGHTS, self._reader.tensors, int(self.config["r"]), scale_of(self.config),
+                           dora=bool(self.config.get("use_dora")))
 
     def __enter__(self) -> "LoraAdapter":
         return self
@@ -67,6 +74,10 @@ class LoraAdapter:
     def load(self, pair: LoraPair) -> tuple[torch.Tensor, torch.Tensor]:
         """A and B of one pair, float32."""
         return self._reader.read(pair.a).float(), self._reader.read(pair.b).float()
+
+    def load_magnitude(self, pair: LoraPair) -> torch.Tensor | None:
+        """The row lengths of a DoRA pair, [out], float32; None for LoRA."""
+        return self._reader.read(pair.magnitude).float() if pair.magnitude else None
 
     def check_against(self, base: dict[str, StoredTensor], config: dict[str, Any]) -> None:
         """Check that every pair fits one tensor of the base and that the adapter says something.
@@ -82,8 +93,8 @@ class LoraAdapter:
         changes = False
         for pair in self.pairs.values():
             a, b = self.load(pair)
-            for stored, values in ((pair.a, a), (pair.b, b)):
-                if not bool(torch.isfinite(values).all()):
+            for stored, values in ((pair.a, a), (pair.b, b), (pair.magnitude, self.load_magnitude(pair))):
+                if stored and values is not None and not bool(torch.isfinite(values).all()):
                     raise ModelError(f"{stored.path}: tensor '{stored.name}' has values that are not finite; the training diverged")
             changes = changes or (pair.scale != 0 and bool(a.any()) and bool(b.any()))
         if not changes:
@@ -111,7 +122,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_other_kinds(path: Path, config: dict[str, Any]) -> None:
-    """Refuse whatever is more than plain LoRA, also what a newer PEFT may add: an unknown key that is set."""
+    """Refuse whatever is more than LoRA and DoRA, also what a newer PEFT may add: an unknown key that is set."""
     if config.get("peft_type") != "LORA":
         raise ModelError(f"{path}: peft_type is {config.get('peft_type')!r}; only LORA adapters are merged")
     if config.get("init_lora_weights", True) not in SAME_BASE_INITS:
@@ -124,18 +135,19 @@ def _refuse_other_kinds(path: Path, config: dict[str, Any]) -> None:
         raise ModelError(f"{path}: {listed}: an adapter with this is more than scale * B @ A on linear layers and is not merged")
 
 
-def _pair(path: Path, tensors: dict[str, StoredTensor], rank: int, scale: float) -> dict[str, LoraPair]:
+def _pair(path: Path, tensors: dict[str, StoredTensor], rank: int, scale: float, *, dora: bool) -> dict[str, LoraPair]:
     """Every tensor of the file in exactly one pair."""
     modules: dict[str, None] = {}
+    endings = (A, B, MAGNITUDE) if dora else (A, B)
     for name in tensors:
-        ending = next((end for end in (A, B) if name.endswith(end)), None)
+        ending = next((end for end in endings if name.endswith(end)), None)
         if ending is None or not name.startswith(PREFIX):
             raise ModelError(f"{path}: tensor '{name}' is no LoRA matrix of a linear layer ({PREFIX}<module>{A} or {B}); "
                              "adapters that hold anything else are not merged")
         modules[name.removesuffix(ending)] = None
     pairs = {}
     for module in modules:
-        if lone := [end for end in (A, B) if module + end not in tensors]:
+        if lone := [end for end in endings if module + end not in tensors]:
             raise ModelError(f"{path}: tensor '{module + lone[0]}' is missing")
         a, b = tensors[module + A], tensors[module + B]
         if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != rank or b.shape[1] != rank:
@@ -143,8 +155,12 @@ def _pair(path: Path, tensors: dict[str, StoredTensor], rank: int, scale: float)
                              f"[{rank}, in] and [out, {rank}]")
         if not (a.is_floating and b.is_floating):
             raise ModelError(f"{path}: '{module}' has A of {a.dtype} and B of {b.dtype}; floating point numbers are needed")
+        magnitude = tensors[module + MAGNITUDE] if dora else None
+        if magnitude and (magnitude.shape != (b.shape[0],) or not magnitude.is_floating):
+            raise ModelError(f"{path}: '{module}{MAGNITUDE}' is {list(magnitude.shape)} of {magnitude.dtype}; B {list(b.shape)} asks for "
+                             f"[{b.shape[0]}] floating point numbers")
         target = module.removeprefix(PREFIX) + ".weight"
-        pairs[target] = LoraPair(target, a, b, scale)
+        pairs[target] = LoraPair(target, a, b, scale, magnitude)
     if not pairs:
         raise ModelError(f"{path}: holds no tensor")
     return pairs

@@ -11,10 +11,15 @@ the next number), and E = V - (W + s B A), which for a right merge is the error 
   computed as x (V - W)^T, in fp64, so that the sum's own error does not matter;
 - the weight changed at all.
 
+With DoRA, S = W + s B A and the wanted weight is g S, where g = m / ||S|| by rows; both checks are made against it. Here g comes
+from ||S||^2 = ||W||^2 + 2 s B (A W^T) + s^2 B (A A^T) B^T in fp64, which never forms B A either. What fp32 may lose grows by the
+rounding of g and of the product, and by the length's own error: g a + (2^-21 + 2 sqrt(in) a / ||S||) |V|.
+
 The other tensors are those of the base bit for bit, or their values rounded to the output dtype.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,13 +52,15 @@ class BlockCheck:
 
 
 class Probe(NamedTuple):
-    """A pair with its random inputs. Shapes: a [rank, in], b [out, rank], inputs [in, n], from_adapter [out, n], fp32_loss [out]."""
+    """A pair with its random inputs. Shapes: a [rank, in], b [out, rank], inputs [in, n], from_adapter [out, n], fp32_loss [out],
+    magnitude [out] with DoRA."""
 
     a: torch.Tensor
     b: torch.Tensor
     inputs: torch.Tensor
     from_adapter: torch.Tensor
     fp32_loss: torch.Tensor
+    magnitude: torch.Tensor | None
 
 
 class BlockVerifier:
@@ -92,29 +99,55 @@ class BlockVerifier:
         from_adapter = pair.scale * (b.double() @ (a.double() @ inputs))
         products = len(a) + 4   # of one element of s B A + W, each rounded
         fp32_loss = 2 * products * FP32_ROUNDOFF * abs(pair.scale) * (b.abs() @ a.abs().amax(dim=1))
-        return Probe(a, b, inputs, from_adapter, fp32_loss)
+        return Probe(a, b, inputs, from_adapter, fp32_loss, self._adapter.load_magnitude(pair))
 
     def _check_merged(self, block: Block, weight: torch.Tensor, merged: torch.Tensor) -> BlockCheck:
-        probe, rows = self._probe(self._adapter.pairs[block.tensor.name]), slice(block.start, block.stop)
-        change = self._take("change", weight, torch.float32).copy_(merged).sub_(weight)
-        wide = self._take("wide", weight, torch.float64).copy_(change)
-        differences = (wide @ probe.inputs - probe.from_adapter[rows]).abs().amax(dim=1)
-
+        pair, rows = self._adapter.pairs[block.tensor.name], slice(block.start, block.stop)
+        probe = self._probe(pair)
         allowed = self._take("allowed", weight, torch.float32).copy_(merged)
         info = torch.finfo(merged.dtype)
-        allowed.abs_().clamp_(min=info.smallest_normal).mul_(info.eps / 2 + 2 * FP32_ROUNDOFF).add_(probe.fp32_loss[rows, None])
+        allowed.abs_().clamp_(min=info.smallest_normal)
+        if probe.magnitude is None:
+            allowed.mul_(info.eps / 2 + 2 * FP32_ROUNDOFF).add_(probe.fp32_loss[rows, None])
+            differences, errors = self._lora_errors(probe, rows, pair.scale, weight, merged)
+        else:
+            lengths = _row_lengths(weight.double(), probe.a.double(), probe.b[rows].double(), pair.scale)
+            factors, loss = probe.magnitude[rows].double() / lengths, probe.fp32_loss[rows].double()
+            of_length = 2 * math.sqrt(block.columns) * loss / lengths
+            allowed.mul_((info.eps / 2 + 8 * FP32_ROUNDOFF + of_length).float()[:, None]).add_((factors.abs() * loss).float()[:, None])
+            differences, errors = self._dora_errors(probe, rows, pair.scale, weight, merged, factors[:, None])
         tolerances = DEVIATIONS * torch.linalg.vector_norm(allowed, dim=1).double()
-
-        changed = not torch.equal(merged, weight.to(merged.dtype))
-        delta = torch.mm(probe.b[rows], probe.a, out=self._take("delta", weight, torch.float32))
-        errors = change.sub_(delta.mul_(self._adapter.pairs[block.tensor.name].scale)).abs_()
         if not bool((errors.sub_(allowed).amax() <= 0) & (differences <= tolerances).all()):
             raise CheckFailed(_fault(block, differences, tolerances, errors))
         worst = int(differences.argmax())
+        changed = not torch.equal(merged, weight.to(merged.dtype))
         return BlockCheck(block.tensor.name, float(differences[worst]), float(tolerances[worst]), changed)
+
+    def _lora_errors(self, probe: Probe, rows: slice, scale: float, weight: torch.Tensor,
+                     merged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Largest output difference of each row [rows]; |V - (W + s B A)| [rows, in]."""
+        change = self._take("change", weight, torch.float32).copy_(merged).sub_(weight)
+        wide = self._take("wide", weight, torch.float64).copy_(change)
+        differences = (wide @ probe.inputs - probe.from_adapter[rows]).abs().amax(dim=1)
+        delta = torch.mm(probe.b[rows], probe.a, out=self._take("delta", weight, torch.float32))
+        return differences, change.sub_(delta.mul_(scale)).abs_()
+
+    def _dora_errors(self, probe: Probe, rows: slice, scale: float, weight: torch.Tensor, merged: torch.Tensor,
+                     factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_lora_errors`, of V - g (W + s B A); factors: g, [rows, 1], fp64."""
+        wide = self._take("wide", weight, torch.float64).copy_(weight).mul_(factors).neg_().add_(merged)
+        differences = (wide @ probe.inputs - factors * probe.from_adapter[rows]).abs().amax(dim=1)
+        delta = torch.mm(probe.b[rows], probe.a, out=self._take("delta", weight, torch.float32))
+        return differences, self._take("change", weight, torch.float32).copy_(wide.sub_(delta.double().mul_(scale).mul_(factors))).abs_()
 
     def _take(self, name: str, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return self._scratch.take(name, like.numel(), dtype).view(like.shape)
+
+
+def _row_lengths(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """||W + scale * B A|| of every row without B A. Shapes: weight [rows, in], a [rank, in], b [rows, rank]; all fp64."""
+    squares = weight.square().sum(dim=1) + 2 * scale * (b * (weight @ a.T)).sum(dim=1) + scale**2 * (b * (b @ (a @ a.T))).sum(dim=1)
+    return squares.clamp_(min=0).sqrt_()
 
 
 def _fault(block: Block, differences: torch.Tensor, tolerances: torch.Tensor, excess: torch.Tensor) -> str:

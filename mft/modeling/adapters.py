@@ -1,4 +1,4 @@
-"""LoRA adapters in PEFT's layout, with float32 weights and a note of what they were trained on."""
+"""LoRA, rsLoRA and DoRA adapters in PEFT's layout, with float32 weights and a note of what they were trained on."""
 
 import json
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from transformers import PreTrainedModel
 from mft.errors import ModelError
 from mft.files import read_json, write_json
 from mft.modeling.config import AdapterConfig, QuantizationConfig
+from mft.modeling.load import DTYPES
+from mft.modeling.start import load_start
+from mft.modeling.targets import target_names
 
 FACTS = "mft.json"
 
@@ -62,26 +65,67 @@ def read_adapter_facts(folder: Path) -> AdapterFacts:
     return AdapterFacts(config["base_model_name_or_path"], {}, "", 0, QuantizationConfig())
 
 
-def add_adapter(model: PreTrainedModel, config: AdapterConfig, seed: int) -> PeftModel:
-    """Put a new LoRA adapter on a frozen base; its weights are float32 and are the only ones that train.
+def quantization_of_base(adapter: AdapterConfig, quantization: QuantizationConfig) -> QuantizationConfig:
+    """How `load_base` is to hold the base: as the config says, but for `full` in float32, so that no weight is rounded on its way."""
+    return quantization.model_copy(update={"compute_dtype": "fp32"}) if adapter.type == "full" else quantization
 
-    The same seed gives the same first weights whatever was drawn before.
+
+def add_adapter(model: PreTrainedModel, config: AdapterConfig, seed: int, *, start: Path | None = None) -> PreTrainedModel | PeftModel:
+    """Put a new adapter on a frozen base; its weights are float32 and are the only ones that train. `full`: the base's own do.
+
+    The same seed gives the same first weights whatever was drawn before. `start`: an adapter folder whose weights are gone on
+    with; it must be of the same type, rank, scale and targets (`start_faults` says what is not, before a weight is loaded).
 
     Raises:
-        ModelError: a target is not the name of a linear layer.
+        ModelError: a target is not the name of a linear layer; or `start` does not fit.
     """
+    if config.type == "full":
+        return _train_everything(model, start)
     torch.manual_seed(seed)
-    targets = config.targets if isinstance(config.targets, str) else list(config.targets)
+    targets = config.targets if config.targets == "all-linear" else target_names(config)
     try:
         peft_model = get_peft_model(model, LoraConfig(
-            task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout,
-            target_modules=targets, bias="none"))
+            task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets,
+            bias="none", use_rslora=config.type == "rslora", use_dora=config.type == "dora"))
     except ValueError as error:
         raise ModelError(f"adapter.targets {targets}: {str(error).splitlines()[0]}") from error
+    # PEFT keeps the names in a set, whose order would differ from run to run in adapter_config.json.
+    adapter = peft_model.active_peft_config
+    adapter.target_modules = sorted(adapter.target_modules)
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if start is not None:
+        load_start(peft_model, start)
     return peft_model
+
+
+def _train_everything(model: PreTrainedModel, start: Path | None) -> PreTrainedModel:
+    """Every weight trains, as a float32 master; the forward pass runs in the compute dtype under the trainer's autocast.
+
+    In bf16 a weight moves only by steps of 1/128 to 1/256 of itself, so that most updates of a fine-tuning rate would be
+    rounded away.
+    """
+    if start is not None:
+        raise ModelError(f"{start}: an adapter cannot be gone on with by adapter.type full; merge it, and train the merged model")
+    if getattr(model, "quantization_method", None) is not None:
+        raise ModelError("adapter.type full needs a base that is not quantised; set quantization: {type: none}")
+    return model.float().requires_grad_(True)
+
+
+def save_trained(model: PreTrainedModel | PeftModel, weights: dict[str, torch.Tensor], quantization: QuantizationConfig,
+                 folder: Path) -> None:
+    """Write what was trained, given as whole tensors by parameter name: an adapter in PEFT's layout, float32.
+
+    Of a model whose every weight trained: a model folder in the compute dtype, which plain transformers loads.
+    """
+    if isinstance(model, PeftModel):
+        model.save_pretrained(str(folder), state_dict=weights)
+        return
+    dtype = DTYPES[quantization.compute_dtype]
+    model.save_pretrained(folder, state_dict={name: weight.to(dtype) for name, weight in weights.items()})
+    # transformers writes the dtype that the parameters have in memory, float32.
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"dtype": str(dtype).removeprefix("torch.")})
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mft.config.model import StrictModel
 from mft.errors import MftError
@@ -52,14 +52,46 @@ class QuantizationConfig(StrictModel):
     """Type of the activations and of the weights that are not quantised."""
 
 
-class AdapterConfig(StrictModel):
-    """The LoRA adapter."""
+RELEASE_2023 = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The layers that the 2023 releases trained (MFTCoder's configs/*_train_config.json): all of a Llama block but k_proj."""
 
-    type: Literal["lora"] = "lora"
+
+class AdapterConfig(StrictModel):
+    """Which weights train: an adapter's, or all of them."""
+
+    type: Literal["lora", "rslora", "dora", "full"] = "lora"
+    """`lora`: W + alpha / rank * B A (arXiv:2106.09685). `rslora`: alpha / sqrt(rank) instead, so that high ranks learn as fast
+    (arXiv:2312.03732). `dora`: a trained length for each row of that sum (arXiv:2402.09353); slower. `full`: every weight of the
+    base trains, in float32; needs `quantization: {type: none}` and 16 bytes of memory a weight."""
+
     rank: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank (`rslora`: alpha / sqrt(rank))."""
 
     dropout: float = Field(0.05, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = "all-linear"
-    """`all-linear`: every linear layer but the head; or a list of module names such as [q_proj, v_proj]."""
+    targets: Literal["all-linear", "release_2023"] | list[str] = "all-linear"
+    """`all-linear`: every linear layer but the head; `release_2023`: q, v, o, gate, up and down, without k; or a list of module
+    names such as [q_proj, v_proj]."""
+
+    @model_validator(mode="after")
+    def _options_act(self) -> "AdapterConfig":
+        if isinstance(self.targets, list) and not self.targets:
+            raise ValueError("targets is an empty list, so nothing would train; name layers, or say all-linear")
+        if isinstance(self.targets, list) and (twice := sorted({name for name in self.targets if self.targets.count(name) > 1})):
+            raise ValueError(f"targets names {', '.join(twice)} more than once")
+        if self.type == "full":
+            fields = type(self).model_fields
+            if idle := [name for name in ("rank", "alpha", "dropout", "targets") if getattr(self, name) != fields[name].default]:
+                raise ValueError(f"{', '.join(idle)}: not used with type: full, which trains every weight; remove "
+                                 f"{'it' if len(idle) == 1 else 'them'}")
+        return self
+
+
+def adapter_faults(adapter: AdapterConfig, quantization: QuantizationConfig) -> list[str]:
+    """What of the two blocks of a train stage does not go together; one message each."""
+    if adapter.type == "full" and quantization.type != "none":
+        return [f"adapter.type is full, which trains every weight, but quantization.type is {quantization.type}, which freezes them "
+                "in 4 bits; set quantization: {type: none}, or train an adapter (lora, rslora, dora)"]
+    if adapter.type == "full" and quantization.compute_dtype == "fp16":
+        return ["adapter.type is full with quantization.compute_dtype fp16, whose range small gradients leave; use bf16 or fp32"]
+    return []

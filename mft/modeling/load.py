@@ -19,8 +19,10 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def load_base(folder: Path, quantization: QuantizationConfig) -> PreTrainedModel:
+def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool = False) -> PreTrainedModel:
     """The base from local safetensors, frozen, in evaluation mode, on `device()`.
+
+    `sharded`: under ZeRO-3, whose arguments must have been made before, each rank keeps its part of every weight.
 
     With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`).
 
@@ -37,7 +39,7 @@ def load_base(folder: Path, quantization: QuantizationConfig) -> PreTrainedModel
             bnb_4bit_compute_dtype=dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, device_map={"": device()}, attn_implementation="sdpa", use_safetensors=True,
+            folder, dtype=dtype, device_map=None if sharded else {"": device()}, attn_implementation="sdpa", use_safetensors=True,
             local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error

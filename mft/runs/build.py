@@ -1,7 +1,7 @@
 """`mft data build`: the options of the command line as an engine, and a progress bar with rows a second."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,15 @@ def build_data(recipe: Path, out: Path, overwrite: bool, **options: Any) -> dict
     try:
         engine = Engine(**options)
     except ValidationError as error:
-        raise ConfigError([fault["msg"].removeprefix("Value error, ") for fault in error.errors()]) from error
+        raise ConfigError([_named(fault["loc"], fault["msg"]) for fault in error.errors()]) from error
     with rows_bar() as report:
         return build(recipe, out, overwrite=overwrite, engine=engine, report=report).facts
+
+
+def _named(place: Sequence[Any], message: str) -> str:
+    """The option that is wrong, if it is one alone, before what is wrong with it."""
+    option = f"--{str(place[0]).replace('_', '-')}: " if place else ""
+    return option + message.removeprefix("Value error, ")
 
 
 @contextmanager

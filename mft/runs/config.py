@@ -36,6 +36,9 @@ class TrainStage(Named):
     data: str
     """Name of an earlier data stage."""
 
+    init_from: str | None = None
+    """Name of an earlier train stage, whose adapter goes on training; its kind, rank, alpha and targets must be the same."""
+
     quantization: QuantizationConfig = Field(default_factory=QuantizationConfig)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
     tasks: TasksConfig = Field(default_factory=TasksConfig)
@@ -64,17 +67,22 @@ class ReportStage(Named):
 
 
 Stage = Annotated[DataStage | TrainStage | MergeStage | EvaluateStage | ReportStage, Field(discriminator="kind")]
-NEEDS: dict[str, dict[str, str]] = {"train": {"data": "data"}, "merge": {"adapter": "train"}}
-"""kind -> key -> kind of the earlier stage that the key names."""
+NEEDS: dict[str, dict[str, str]] = {"train": {"data": "data", "init_from": "train"}, "merge": {"adapter": "train"}}
+"""kind -> key -> kind of the earlier stage that the key names (null: none)."""
 
 
 class TrackingConfig(StrictModel):
     """Where metrics go besides metrics.jsonl."""
 
     wandb: bool = False
-    """Weights & Biases; set WANDB_MODE=offline to keep it on this machine."""
+    """Weights & Biases, one run over all resumptions; set WANDB_MODE=offline to keep it on this machine."""
 
     tensorboard: bool = False
+    """Event files under `tensorboard/` in the run's folder."""
+
+    generations: int = Field(0, ge=0)
+    """Held-out prompts that are answered at each evaluation of a train stage, one of each task in turn: in `generations.jsonl` and as
+    a table in wandb and TensorBoard. Not where no rank holds the whole model (fsdp, ZeRO-3). 0: none."""
 
 
 class ProjectConfig(StrictModel):
@@ -88,12 +96,19 @@ class ProjectConfig(StrictModel):
     @model_validator(mode="after")
     def _stages_fit(self) -> "ProjectConfig":
         seen: dict[str, str] = {}
+        full: set[str] = set()
         problems = []
         for stage in self.stages:
             if stage.name in seen:
                 problems.append(f"two stages are named '{stage.name}'")
             for key, kind in NEEDS.get(stage.kind, {}).items():
-                problems += _reference(stage.name, key, getattr(stage, key), {kind}, seen)
+                if getattr(stage, key) is not None:
+                    problems += _reference(stage.name, key, getattr(stage, key), {kind}, seen)
+            if isinstance(stage, MergeStage) and stage.adapter in full:
+                problems.append(f"stage '{stage.name}': adapter: '{stage.adapter}' trains every weight (adapter.type: full), so there is "
+                                "nothing to merge; its folder holds the whole model")
+            if isinstance(stage, TrainStage) and stage.adapter.type == "full":
+                full.add(stage.name)
             if isinstance(stage, EvaluateStage):
                 for model in stage.models:
                     if model != "base":

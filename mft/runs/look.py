@@ -1,22 +1,26 @@
 """What `mft data show` and `mft data stats` say of data: samples with their mask, lengths and shares in tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mft.data.pipeline import read_built
+from mft.conversation import Conversation
+from mft.data.pipeline import PARTS, read_built
 from mft.data.statistics import build_statistics, histogram, length_summary
 from mft.errors import DataError
 from mft.files import MANIFEST, read_json
-from mft.runs.inputs import ANY_LENGTH, encode_parts, read_input, resolve_tokenizer, tasks_of, with_reading
+from mft.runs.inputs import ANY_LENGTH, open_input, resolve_tokenizer, with_reading
 from mft.tokenization.compatibility import format_for
 from mft.tokenization.encode import TokenizedSample
 from mft.tokenization.load import TextTokenizer, load_tokenizer
-from mft.tokenization.store import EncodedSet, encode_conversations, read_tokens, statistics
+from mft.tokenization.store import EncodedSet, encode_conversations, encode_in_turn, read_tokens, statistics
 from mft.tokenization.token_store import TokenStore
+
+SHOWN_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +33,28 @@ class Shown:
 
 
 def show_input(source: Path, format_name: str, tokenizer: str, number: int, converter: str, task: str | None = None) -> Shown:
-    """The first `number` samples of an input, of one task if it is named.
+    """The first `number` samples of an input, of one task if it is named; no more rows are read than these need.
 
     Raises:
         DataError: there is no such input, or no such task in it.
     """
     loaded = load_tokenizer(resolve_tokenizer(tokenizer))
-    rows, _ = read_input(source, converter)
-    tasks = tasks_of(rows)
+    prompt_format = format_for(format_name, loaded)
+    tasks: dict[str, None] = {}     # in the order in which they first appear
+    rows = _noting_tasks(open_input(source, converter).rows, tasks)
+    chosen = (row for row in rows if task in (None, row.task))
+    samples: list[TokenizedSample] = []
+    while len(samples) < number and (batch := list(islice(chosen, min(SHOWN_AT_ONCE, number)))):
+        samples += encode_conversations(batch, prompt_format, loaded, ANY_LENGTH, list(tasks)).samples
     if task is not None and task not in tasks:
         raise DataError(f"{source}: has no task '{task}'; its tasks are {', '.join(sorted(tasks))}")
-    chosen = [row for row in rows if task in (None, row.task)]
-    prompt_format = format_for(format_name, loaded)
-    samples: list[TokenizedSample] = []
-    for start in range(0, len(chosen), 64):
-        if len(samples) >= number:
-            break
-        samples += encode_conversations(chosen[start:start + 64], prompt_format, loaded, ANY_LENGTH, tasks).samples
-    return Shown(samples[:number], loaded, tasks)
+    return Shown(samples[:number], loaded, list(tasks))
+
+
+def _noting_tasks(rows: Iterator[Conversation], tasks: dict[str, None]) -> Iterator[Conversation]:
+    for row in rows:
+        tasks.setdefault(row.task)
+        yield row
 
 
 def stats_of(folder: Path, format_name: str | None = None, tokenizer: str | None = None, context: int | None = None) -> dict[str, Any]:
@@ -77,10 +85,11 @@ def _stats_with_tokens(folder: Path, format_name: str, tokenizer: str, context: 
     """The statistics of a built folder and those of its tokens; drops of both, reads of the build."""
     built, loaded = build_statistics(folder), load_tokenizer(resolve_tokenizer(tokenizer))
     parts = read_built(folder)
-    encoded, train = encode_parts(parts, format_for(format_name, loaded), loaded, context or ANY_LENGTH, list(built["per_task"]))
+    encoded, ends = encode_in_turn([parts[part] for part in PARTS], format_for(format_name, loaded), loaded, context or ANY_LENGTH,
+                                   list(built["per_task"]))
     if context is None:     # packing is then into rows of the longest sample, and says nothing
         encoded = encoded.at(int(encoded.samples.lengths.max(initial=1)))
-    tokens = token_statistics(encoded, train, built["mixture"])
+    tokens = token_statistics(encoded, ends[0], built["mixture"])
     if context is None:
         tokens |= {"context": None, "rows": None, "fill": None}
     per_task = {task: {**built["per_task"][task], **counts} for task, counts in tokens["per_task"].items()}

@@ -3,7 +3,7 @@
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from mft import __version__
 from mft.errors import CheckFailed, ConfigError, OutputError
 from mft.files import read_json, sha256_json, write_json, write_text
 from mft.runs.config import NEEDS, EvaluateStage, ProjectConfig, Stage
-from mft.runs.stages import RUNNERS, ReportWriter, StageContext
+from mft.runs.stages import RUNNERS, ReportWriter, StageContext, do_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,12 @@ class Project:
     write_report: ReportWriter
     overwrite: bool = False
     resume: str = "auto"
+    overrides: Sequence[str] = ()
+    """What was set on the command line; `config` has it already, processes that are started get it again."""
+    processes: int | None = None
+    """Ranks of a train stage, where the command line gives them."""
+    before_training: Callable[[], None] = do_nothing
+    """Called once by a train stage that is not found finished, before it trains."""
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage name -> its record in .stages, of the stages that have been run or found finished."""
 
@@ -93,7 +99,7 @@ def _closure(config: ProjectConfig, name: str) -> set[str]:
 
 def _inputs(config: ProjectConfig, stage: Stage) -> list[str]:
     """Names of the earlier stages whose output a stage reads."""
-    inputs = [getattr(stage, key) for key in NEEDS.get(stage.kind, {})]
+    inputs = [getattr(stage, key) for key in NEEDS.get(stage.kind, {}) if getattr(stage, key) is not None]
     if isinstance(stage, EvaluateStage):
         inputs += [name for name in stage.models if name != "base"]
         inputs += [train.data for train in config.stages if train.kind == "train" and train.name in _closure_of(config, stage.models)]
@@ -129,7 +135,8 @@ def _run_stage(project: Project, stage: Stage, *, again: bool, record: dict[str,
     folder = project.out / stage.name
     context = StageContext(project.config, project.path.parent, project.out, folder, project.done,
                            overwrite=again or project.overwrite, replace=False, resume=project.resume, record=record,
-                           write_report=project.write_report)
+                           write_report=project.write_report, before_training=project.before_training,
+                           processes=project.processes, command=["train", str(project.path), *project.overrides])
     run = RUNNERS[stage.kind]
     key = sha256_json({"stage": stage.model_dump(), "model": project.config.model.model_dump(), "mft": __version__,
                        "inputs": {name: project.done[name]["fingerprint"] for name in _inputs(project.config, stage)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch.cuda import device_count
+
 from mft.data.config import load_recipe
 from mft.data.pipeline import build, job_hash, read_built, recipe_inputs
 from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
-from mft.extras import require
 from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json, write_json
 from mft.merging.config import MergeOptions
 from mft.merging.merge import RESULT as MERGE_RECORD
@@ -18,12 +19,20 @@ from mft.merging.merge import merge
 from mft.modeling.base import check_context, read_model_config, resolve_base
 from mft.runs.build import rows_bar
 from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
+from mft.runs.launch import start_ranks
 from mft.runs.progress import progress_bar
-from mft.training.run import ADAPTER, TrainJob, base_file_hashes, train
+from mft.runs.tracking import tracking_options
+from mft.training.job import TrainJob, base_file_hashes, check_job
+from mft.training.ranks import started_by_torchrun
+from mft.training.run import ADAPTER, RUN, train
 from mft.training.tokens import RunTokens, encode_run
 
 ReportWriter = Callable[[Path, Path], Path]
 """(run folder, page) -> page. The report is written by a neighbour on this floor, so the command line hands it in."""
+
+
+def do_nothing() -> None:
+    """For stages that nobody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,12 @@ class StageContext:
     resume: str
     record: dict[str, Any]
     write_report: ReportWriter
+    before_training: Callable[[], None] = do_nothing
+    """Called by a train stage before it trains."""
+    processes: int | None = None
+    """Ranks of a train stage, where the command line gives them."""
+    command: Sequence[str] = ()
+    """`mft` arguments that train this project's stages; ranks are started with them."""
 
     @property
     def base(self) -> Path:
@@ -86,17 +101,34 @@ def encode_stage(context: StageContext, stage: TrainStage) -> RunTokens:
 
 def train_job(context: StageContext, stage: TrainStage) -> TrainJob:
     """The stage as a job."""
-    return TrainJob(context.base, context.config.model, stage.quantization, stage.adapter, stage.tasks, stage.training)
+    return TrainJob(context.base, context.config.model, stage.quantization, stage.adapter, stage.tasks, stage.training,
+                    stage.distributed, start=context.out / stage.init_from / ADAPTER if stage.init_from else None, beside=context.beside)
 
 
 def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
-    """Encode the data, fine-tune the adapter."""
-    tracking = context.config.tracking
-    report_to = [name for name, wanted in (("wandb", tracking.wandb), ("tensorboard", tracking.tensorboard)) if wanted]
-    if tracking.tensorboard:
-        require("tensorboard", extra="tensorboard", why="tracking.tensorboard")
-    return train(train_job(context, stage), encode_stage(context, stage), context.folder, resume=context.resume,
-                 overwrite=context.overwrite, replace_other=context.replace, report_to=report_to)
+    """Encode the data, fine-tune the adapter; on several ranks, start them unless this is one of them."""
+    tokens = encode_stage(context, stage)
+    if not started_by_torchrun() and (ranks := _ranks_to_start(context, stage)) is not None:
+        check_job(train_job(context, stage), tokens, ranks)
+        _start(context, stage, ranks)
+        return dict(read_json(context.folder / RUN))
+    longest = read_model_config(context.base).get("max_position_embeddings", context.config.model.context)
+    tracking = tracking_options(context.config, stage, context.out / stage.data, tokens, longest)
+    context.before_training()
+    return train(train_job(context, stage), tokens, context.folder, resume=context.resume,
+                 overwrite=context.overwrite, replace_other=context.replace, tracking=tracking)
+
+
+def _ranks_to_start(context: StageContext, stage: TrainStage) -> int | None:
+    """How many processes to start on this machine; None: train in this one."""
+    distributed = stage.distributed
+    ranks = context.processes or distributed.processes or (max(1, device_count()) if distributed.engine != "none" else 1)
+    return None if ranks == 1 and distributed.engine in ("none", "ddp") else ranks
+
+
+def _start(context: StageContext, stage: TrainStage, ranks: int) -> None:
+    command = [*context.command, "--stage", stage.name, "--out", str(context.out), "--resume", context.resume]
+    start_ranks([*command, *(["--overwrite"] if context.overwrite else [])], ranks, stage.distributed.timeout_minutes)
 
 
 def run_merge(context: StageContext, stage: MergeStage) -> dict[str, Any]:
@@ -161,10 +193,9 @@ def _base_files(context: StageContext, stage: Any) -> Any:
     return base_file_hashes(context.base)
 
 
-def _file_hash(name: str) -> Callable[[StageContext, dict[str, Any]], str]:
-    def fingerprint(context: StageContext, result: dict[str, Any]) -> str:
-        return str(hash_file(context.folder / name)["sha256"])
-    return fingerprint
+def _trained_hash(context: StageContext, result: dict[str, Any]) -> str:
+    """Hash of the trained weights: an adapter's file, or a whole model's."""
+    return sha256_json([hash_file(path)["sha256"] for path in sorted((context.folder / ADAPTER).glob("*.safetensors"))])
 
 
 def _model_hash(context: StageContext, result: dict[str, Any]) -> str:
@@ -187,7 +218,7 @@ def _result_hash(context: StageContext, result: dict[str, Any]) -> str:
 
 RUNNERS: dict[str, Runner] = {
     "data": Runner(run_data, _data_sources, _rows_hash),
-    "train": Runner(run_train, _base_files, _file_hash(f"{ADAPTER}/adapter_model.safetensors")),
+    "train": Runner(run_train, _base_files, _trained_hash),
     "merge": Runner(run_merge, _base_files, _model_hash),
     "evaluate": Runner(run_evaluate, _base_files, _result_hash, _verdict_faults),
     "report": Runner(run_report, _nothing, _result_hash),

@@ -46,19 +46,30 @@ def score_samples(model: PreTrainedModel | PeftModel, samples: Sequence[Tokenize
         DataError: a sample is longer than `context`.
     """
     rows = pack(lengths_of(samples), context)
-    sums = torch.zeros(len(samples), dtype=torch.float64)
-    counts = torch.zeros(len(samples), dtype=torch.int64)
+    nll, tokens = score_rows(model, samples, rows, progress)
+    placed = torch.tensor([index for row in rows for index in row], dtype=torch.int64).argsort()
+    return [SampleScore(one, count, sample.task_id)
+            for one, count, sample in zip(nll[placed].tolist(), tokens[placed].tolist(), samples, strict=True)]
+
+
+def score_rows(model: PreTrainedModel | PeftModel, samples: Sequence[TokenizedSample], rows: Sequence[Sequence[int]],
+               progress: Callable[[int, int], None] | None = None) -> tuple[Tensor, Tensor]:
+    """Score packed rows (lists of indices of samples), each in one forward pass.
+
+    Returns:
+        Of the samples of all rows, laid end to end: the sum of the negative log-likelihoods of the trained tokens, in nats, float64
+        [n]; how many tokens these are, int64 [n].
+    """
+    sums, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.int64)]
     # no_grad, not inference_mode: a buffer made here may be used by the next training step.
     with without_dropout(model), torch.no_grad():
         for done, row in enumerate(rows, start=1):
             losses, owners = _row_losses(model, collate([samples[index] for index in row]))
-            index = torch.tensor(row)[owners]
-            sums.index_add_(0, index, losses)
-            counts.index_add_(0, index, torch.ones_like(index))
+            sums.append(torch.zeros(len(row), dtype=torch.float64).index_add_(0, owners, losses))
+            counts.append(torch.bincount(owners, minlength=len(row)))
             if progress:
                 progress(done, len(rows))
-    return [SampleScore(nll, tokens, sample.task_id)
-            for nll, tokens, sample in zip(sums.tolist(), counts.tolist(), samples, strict=True)]
+    return torch.cat(sums), torch.cat(counts)
 
 
 def task_losses(scores: Sequence[SampleScore], num_tasks: int) -> list[float]:

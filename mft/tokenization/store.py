@@ -58,8 +58,9 @@ class EncodedSet:
 
 
 def encode_conversations(rows: Iterable[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer", context: int,
-                         tasks: Sequence[str]) -> EncodedSet:
-    """Encode conversations in order. Task ids are positions in `tasks`.
+                         tasks: Sequence[str] | None = None) -> EncodedSet:
+    """Encode conversations in order, taking them as they are needed. Task ids are positions in `tasks`, or without it in the order in
+    which tasks first appear.
 
     A conversation is dropped, whole and counted, when the format cannot render it (the reasons of `PromptFormat.fault`), the
     vocabulary cannot say it (`half_surrogate`, `space_mark`) or it is longer than `context` tokens (`over_context`). Nothing is cut.
@@ -67,14 +68,22 @@ def encode_conversations(rows: Iterable[Conversation], prompt_format: PromptForm
     Raises:
         DataError: a conversation is of a task that is not in `tasks`.
     """
-    run = _Encoding(prompt_format, tokenizer, tasks)
-    for _ in run.rows(rows):
-        pass
-    return run.result(context)
+    return encode_in_turn([rows], prompt_format, tokenizer, context, tasks)[0]
+
+
+def encode_in_turn(parts: Iterable[Iterable[Conversation]], prompt_format: PromptFormat, tokenizer: "TextTokenizer", context: int,
+                   tasks: Sequence[str] | None = None) -> tuple[EncodedSet, list[int]]:
+    """`encode_conversations` of several parts as one set, and behind each part how many conversations the store holds."""
+    run, ends = _Encoding(prompt_format, tokenizer, tasks), []
+    for rows in parts:
+        for _ in run.rows(rows):
+            pass
+        ends.append(run.stored)
+    return run.result(context), ends
 
 
 def write_jsonl(path: Path, rows: Iterable[Conversation], prompt_format: PromptFormat, tokenizer: "TextTokenizer", context: int,
-                tasks: Sequence[str]) -> EncodedSet:
+                tasks: Sequence[str] | None = None) -> EncodedSet:
     """As `encode_conversations`, and write each sample as a line `{"id", "task", "text", "input_ids", "labels"}`.
 
     `text` is all that was rendered for the sample; it is not kept in memory.
@@ -84,7 +93,8 @@ def write_jsonl(path: Path, rows: Iterable[Conversation], prompt_format: PromptF
         for task_id, own in run.rows(rows):
             for row in own if all(row.tokens <= context for row in own) else ():
                 sample = row.sample(task_id, tokenizer.id_type)
-                line = {"id": sample.id, "task": tasks[task_id], "text": row.text, "input_ids": sample.input_ids, "labels": sample.labels}
+                line = {"id": sample.id, "task": run.tasks[task_id], "text": row.text, "input_ids": sample.input_ids,
+                        "labels": sample.labels}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
     return run.result(context)
 
@@ -134,12 +144,14 @@ def read_tokens(folder: Path, context: int | None = None, *, verify: bool = Fals
 class _Encoding:
     """One pass over conversations."""
 
-    def __init__(self, prompt_format: PromptFormat, tokenizer: "TextTokenizer", tasks: Sequence[str]) -> None:
-        self._format, self._tokenizer, self._tasks = prompt_format, tokenizer, tuple(tasks)
-        self._task_ids = {task: index for index, task in enumerate(tasks)}
+    def __init__(self, prompt_format: PromptFormat, tokenizer: "TextTokenizer", tasks: Sequence[str] | None) -> None:
+        self._format, self._tokenizer, self._takes_all = prompt_format, tokenizer, tasks is None
+        self.tasks = list(tasks or ())
+        self._task_ids = {task: index for index, task in enumerate(self.tasks)}
         self._builder = StoreBuilder(tokenizer.id_type)
         self._read = 0
         self._faults: Counter[str] = Counter()
+        self.stored = 0
 
     def rows(self, conversations: Iterable[Conversation]) -> Iterator[tuple[int, list[IdRow]]]:
         """(task id, rows) of each conversation that can be encoded."""
@@ -148,7 +160,7 @@ class _Encoding:
             sound = []
             for conversation in batch:
                 if conversation.task not in self._task_ids:
-                    raise DataError(f"{conversation.id}: task '{conversation.task}' is not one of {', '.join(self._tasks)}")
+                    self._add_task(conversation)
                 if reason := encoding_fault(conversation.messages, self._format, self._tokenizer):
                     self._faults[reason] += 1
                 else:
@@ -157,10 +169,17 @@ class _Encoding:
             for conversation, own in zip(sound, encode_many(sound, self._format, self._tokenizer), strict=True):
                 task_id = self._task_ids[conversation.task]
                 self._builder.add(own, task_id)
+                self.stored += 1
                 yield task_id, own
 
+    def _add_task(self, conversation: Conversation) -> None:
+        if not self._takes_all:
+            raise DataError(f"{conversation.id}: task '{conversation.task}' is not one of {', '.join(self.tasks)}")
+        self._task_ids[conversation.task] = len(self.tasks)
+        self.tasks.append(conversation.task)
+
     def result(self, context: int) -> EncodedSet:
-        encoded = EncodedSet(self._tasks, context, self._builder.store(), self._read, self._faults)
+        encoded = EncodedSet(tuple(self.tasks), context, self._builder.store(), self._read, self._faults)
         logger.info("encode (%s): read %d, kept %d, emitted %d, dropped %s", self._format.name, encoded.read, encoded.kept,
                     len(encoded.samples), dict(encoded.dropped) or "none")
         return encoded

@@ -26,6 +26,10 @@ from mft.tokenization.encode import IGNORE_INDEX, IdRow, TokenizedSample
 RECORD: Final = np.dtype([("start", "<i8"), ("spans", "<i8"), ("name", "<i8"), ("tokens", "<i4"), ("trained", "<i4"),
                           ("span_count", "<i4"), ("name_bytes", "<i4"), ("task", "<i4"), ("conversation", "<i4")])
 PACKED: Final = struct.Struct("<qqqiiiiii")
+LAYOUT: Final = 1
+"""Raised when the files of a store change their meaning."""
+
+ID_TYPES: Final = ("<u2", "<u4")
 FILES: Final = ("ids.bin", "spans.bin", "samples.bin", "names.bin")
 
 
@@ -132,23 +136,6 @@ class StoreBuilder:
                           np.frombuffer(self._names, dtype="u1"), np.frombuffer(self._records, dtype=RECORD))
 
 
-def joined_stores(stores: Sequence[TokenStore]) -> TokenStore:
-    """Stores laid end to end; conversations go on being counted from one to the next."""
-    records = []
-    at = {"start": 0, "spans": 0, "name": 0, "conversation": 0}
-    for store in stores:
-        moved = store.records.copy()
-        for key, shift in at.items():
-            moved[key] += shift
-        records.append(moved)
-        at["start"] += len(store.ids)
-        at["spans"] += len(store.spans)
-        at["name"] += len(store.names)
-        at["conversation"] += store.conversations
-    ids, spans, names = (np.concatenate([getattr(store, name) for store in stores]) for name in ("ids", "spans", "names"))
-    return TokenStore(ids, spans, names, np.concatenate(records))
-
-
 def write_store(folder: Path, store: TokenStore, facts: Mapping[str, Any], *, replace: bool = False) -> dict[str, Any]:
     """Write a store and a manifest with `facts`, whole or not at all; returns the manifest.
 
@@ -157,19 +144,23 @@ def write_store(folder: Path, store: TokenStore, facts: Mapping[str, Any], *, re
     """
     with atomic_folder(folder, replace=replace) as partial:
         for name, array in zip(FILES, (store.ids, store.spans, store.records, store.names), strict=True):
-            np.ascontiguousarray(array).tofile(partial / name)
-        return write_manifest(partial, {**facts, "id_type": store.ids.dtype.str, "samples": len(store)})
+            (partial / name).write_bytes(np.ascontiguousarray(array).reshape(-1).view("u1").data)
+        return write_manifest(partial, {**facts, "layout": LAYOUT, "id_type": store.ids.dtype.str, "samples": len(store)})
 
 
 def open_store(folder: Path, *, verify: bool = False) -> tuple[TokenStore, dict[str, Any]]:
     """Open what `write_store` wrote: the store and its manifest. With `verify` every byte is hashed, else file sizes are compared.
 
     Raises:
-        CheckFailed: there is no manifest, or a file is not as the manifest says.
+        CheckFailed: there is no manifest, a file is not as the manifest says, or another mft wrote it in another layout.
     """
-    manifest = check_manifest(folder) if verify else _quick_check(folder)
+    manifest = _quick_check(folder)
+    if verify:
+        check_manifest(folder)
     ids, spans, records, names = (_mapped(folder / name, dtype) for name, dtype in zip(
         FILES, (np.dtype(manifest["id_type"]), np.dtype("<i4"), RECORD, np.dtype("u1")), strict=True))
+    if len(records) != manifest["samples"]:
+        raise CheckFailed(f"{folder}: holds {len(records)} samples; the manifest says {manifest['samples']}")
     return TokenStore(ids, spans.reshape(-1, 2), names, records), manifest
 
 
@@ -177,10 +168,14 @@ def _quick_check(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = read_json(folder / MANIFEST)
         sizes = {name: manifest["files"][name]["bytes"] for name in FILES}
+        layout, id_type = manifest["layout"], manifest["id_type"]
     except FileNotFoundError as error:
         raise CheckFailed(f"{folder}: has no {MANIFEST}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckFailed(f"{folder / MANIFEST}: is damaged, or not that of a token store") from error
+    if layout != LAYOUT or id_type not in ID_TYPES:
+        raise CheckFailed(f"{folder}: holds tokens in layout {layout} of type {id_type}; this mft reads layout {LAYOUT} of type "
+                          f"{' or '.join(ID_TYPES)}: encode the data again")
     for name, size in sizes.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,10 @@ class StopOnSignal(TrainerCallback):
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.asked: Callable[[], bool] = lambda: self.received is not None
+        """Whether to stop; with several ranks, what all of them agree on."""
+        self.agreed = False
+        """True once the run has been told to stop."""
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
@@ -39,7 +44,8 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Ask for a checkpoint and the end of training once a signal has come."""
-        if self.received is not None and state.global_step < state.max_steps:
+        if state.global_step < state.max_steps and self.asked():
+            self.agreed = True
             control.should_save = True
             control.should_training_stop = True
         return control

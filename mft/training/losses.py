@@ -9,6 +9,7 @@ coefficient times token loss, and the coefficients need the step's counts alone:
     sample_mean        mean over samples of their token mean                     1 / (M n_s)
     task_token_mean    sum_k w_k/W * (sum of task k's l) / N_k                   w_k / (W N_k)
     task_sample_mean   sum_k w_k/W * mean over k's samples of their token mean   w_k / (W M_k n_s)
+    coba, self_paced   task_token_mean with the w_k that the balancer gives
 
 Source: MFTCoder (arXiv:2311.02303), whose code calls them case1 to case4 and normalises each micro-batch by itself;
 here the counts are those of the whole step, so that the loss does not depend on the layout.
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mft.tokenization.encode import IGNORE_INDEX
-from mft.training.config import TASK_MODES, Balance
+from mft.training.config import TASK_MODES, Balance, loss_mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def coefficients(labels: Tensor, task_ids: Tensor, sample_ids: Tensor, mode: Bal
     `counts` are those of the whole optimizer step; `weights` [K] act in the task modes (default 1). A task without a
     token in the step takes no part in W.
     """
+    mode = loss_mode(mode)
     trained = labels != IGNORE_INDEX
     index = task_ids.clamp(min=0)
     if mode in TASK_MODES:
@@ -86,7 +88,7 @@ def task_loss(token_losses: Tensor, labels: Tensor, task_ids: Tensor, sample_ids
     if not token_losses.shape == labels.shape == task_ids.shape == sample_ids.shape:
         raise ValueError(f"shapes differ: token_losses {tuple(token_losses.shape)}, labels {tuple(labels.shape)}, "
                          f"task_ids {tuple(task_ids.shape)}, sample_ids {tuple(sample_ids.shape)}")
-    if weights is not None and mode not in TASK_MODES:
+    if weights is not None and loss_mode(mode) not in TASK_MODES:
         raise ValueError(f"weights act in {' and '.join(TASK_MODES)} only; mode is {mode}")
     if counts is None:
         known = len(weights) if weights is not None else int(task_ids.max()) + 1

@@ -1,4 +1,4 @@
-"""A job that says where it ran; in a module of its own, so that other processes can import it."""
+"""Jobs for the tests of engines; in a module of its own, so that other processes can import it."""
 
 import time
 from dataclasses import dataclass
@@ -21,3 +21,18 @@ class Where(Job):
 
         time.sleep(1)
         return {"rows": 0, "node": ray.get_runtime_context().get_node_id()}
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep(Job):
+    folder: Path
+    number: int
+    seconds: float
+
+    @property
+    def name(self):
+        return f"sleep-{self.number}"
+
+    def run(self):
+        time.sleep(self.seconds)
+        return {"rows": self.number}

@@ -4,6 +4,8 @@ import json
 import random
 from pathlib import Path
 
+from python_module import module_text
+
 RECIPE = """\
 name: sharded
 seed: 3
@@ -19,18 +21,6 @@ steps: [{type: normalise, apply: [newlines, nbsp]}, {type: length, min_character
 mixture: {type: temperature, temperature: 2, max_epochs: 2}
 split: {validation: 0.1, by: id}
 """
-
-MODULE = '''\
-def f{n}(x):
-    """Add {n} and more to x.
-
-    >>> f{n}(1)
-    """
-    x += {n}
-    x += {n} * 2
-    x += {n} * 3
-    return x
-'''
 
 BUILD = """\
 import sys
@@ -83,7 +73,7 @@ def write_recipe(folder: Path) -> Path:
     (folder / "rare.jsonl").write_text("\n".join(line("same", "的" if n % 5 == 0 else text(6), text(6)) for n in range(60)) + "\n")
     (folder / "src").mkdir()
     for n in range(20):
-        (folder / "src" / f"m{n}.py").write_text(MODULE.format(n=n))
+        (folder / "src" / f"m{n}.py").write_text(module_text(n))
     (folder / "src" / "broken.py").write_text("def f(:\n")
     path = folder / "sharded.yaml"
     path.write_text(RECIPE)

@@ -8,24 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from python_module import module_text
 
 import mft.data.pipeline as pipeline
 from mft.conversation import Conversation, Message
 from mft.data import build, load_recipe, read_built
 from mft.errors import ConfigError, DataError, OutputError
 from mft.files import check_manifest
-
-MODULE = '''\
-def f{n}(x):
-    """Add {n} and more to x.
-
-    >>> f{n}(1)
-    """
-    x += {n}
-    x += {n} * 2
-    x += {n} * 3
-    return x
-'''
 
 RECIPE = """\
 name: small
@@ -61,9 +50,9 @@ def recipe(tmp_path):
     rare = "\n".join(messages(f"rare {n}", f"thing {n}", id="same") for n in range(50)).encode()
     (folder / "rare.jsonl").write_bytes(b"\xef\xbb\xbf" + rare + b"\n\xff\n")
     for n in range(20):
-        (folder / "src" / f"m{n}.py").write_text(MODULE.format(n=n))
+        (folder / "src" / f"m{n}.py").write_text(module_text(n))
     (folder / "src" / "broken.py").write_text("def f(:\n")
-    (folder / "src" / "skipped.py").write_text(MODULE.format(n=99))
+    (folder / "src" / "skipped.py").write_text(module_text(99))
     path = folder / "small.yaml"
     path.write_text(RECIPE)
     return path

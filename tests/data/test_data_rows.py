@@ -69,3 +69,10 @@ def test_a_file_that_is_not_ours_is_a_clear_error(tmp_path):
     pq.write_table(pa.table({"id": ["1"], "text": ["x"]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="has no column messages, origin, split_key, task"):
         list(read_rows(tmp_path / "b.parquet"))
+
+
+def test_a_damaged_file_is_one_message_also_when_its_rows_are_counted(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+    for use in (len, lambda rows: rows[0], list):
+        with pytest.raises(DataError, match=r"a\.parquet: not a Parquet file"):
+            use(StoredRows([tmp_path / "a.parquet"]))

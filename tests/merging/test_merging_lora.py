@@ -40,7 +40,7 @@ def test_a_config_as_peft_writes_it_is_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [
-    ("use_dora", True), ("modules_to_save", ["lm_head"]), ("rank_pattern", {"q_proj": 4}), ("alpha_pattern", {"q_proj": 4}),
+    ("modules_to_save", ["lm_head"]), ("rank_pattern", {"q_proj": 4}), ("alpha_pattern", {"q_proj": 4}),
     ("bias", "all"), ("bias", "lora_only"), ("lora_bias", True), ("trainable_token_indices", [1]), ("fan_in_fan_out", True),
     ("target_parameters", ["experts"]), ("layer_replication", [[0, 1]]), ("alora_invocation_tokens", [1]), ("use_qalora", True),
     ("megatron_config", {"a": 1}), ("loftq_config", {"loftq_bits": 4}), ("something_new", True)])

@@ -7,7 +7,9 @@ from trl.trainer.utils import add_fused_lm_head
 from mft.modeling.adapters import add_adapter
 from mft.modeling.config import AdapterConfig
 from mft.tokenization.encode import TokenizedSample
-from mft.training.config import TasksConfig
+from mft.training.arguments import engine_arguments
+from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
+from mft.training.ranks import world_size
 from mft.training.rows import PackedRows
 from mft.training.trainer import MultiTaskTrainer
 
@@ -40,16 +42,32 @@ def random_samples(count=12, seed=11):
     return samples
 
 
-def make_trainer(model, rows, folder, *, micro, steps=1, global_rows=None, balance="task_token_mean", weights=None, save_every=0):
-    """A trainer whose step takes `global_rows` rows (default: all), `micro` at a time."""
+def make_trainer(model, rows, folder, *, micro, steps=1, global_rows=None, balance="task_token_mean", weights=None, save_every=0,
+                 engine="none", clip=1.0):
+    """A trainer whose step takes `global_rows` rows (default: all), `micro` at a time on each rank.
+
+    `model` may be a function that makes one: ZeRO-3 must be told before. `engine`: none, ddp, zero1, zero2, zero3, fsdp.
+    """
+    ranks = world_size()
+    accumulation = -(-(global_rows or len(rows)) // (micro * ranks))
+    training = TrainingConfig(global_batch_rows=accumulation * micro * ranks, micro_batch_rows=micro, clip=clip, learning_rate=1e-3,
+                              warmup=0)
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=micro, gradient_accumulation_steps=-(-(global_rows or len(rows)) // micro),
-        max_steps=steps, learning_rate=1e-3, max_grad_norm=1.0, optim="adamw_torch", seed=1, logging_steps=1, report_to="none",
+        output_dir=str(folder), per_device_train_batch_size=micro, gradient_accumulation_steps=accumulation,
+        max_steps=steps, learning_rate=1e-3, max_grad_norm=clip, optim="adamw_torch", seed=1, logging_steps=1, report_to="none",
         disable_tqdm=True, remove_unused_columns=False, use_cpu=True, logging_nan_inf_filter=False,
-        save_strategy="steps" if save_every else "no", save_steps=save_every or 500)
+        save_strategy="steps" if save_every else "no", save_steps=save_every or 500,
+        **engine_arguments(distributed_config(engine), training, ranks))
     tasks = TasksConfig(balance=balance, weights=weights or {})
-    return MultiTaskTrainer(model=model, args=arguments, train_rows=rows, task_names=["a", "b", "c"], tasks=tasks,
+    return MultiTaskTrainer(model=model() if callable(model) and not isinstance(model, torch.nn.Module) else model, args=arguments,
+                            training=training, train_rows=rows, task_names=["a", "b", "c"], tasks=tasks,
                             metrics_path=folder / "metrics.jsonl", evaluate_tasks=dict)
+
+
+def distributed_config(engine):
+    if engine.startswith("zero"):
+        return DistributedConfig(engine="deepspeed", zero_stage=int(engine[-1]))
+    return DistributedConfig(engine=engine)
 
 
 def rows_of(samples, layout, context=512):

@@ -6,11 +6,11 @@ import shutil
 import pytest
 from training.test_training_resume import write_project
 
-from mft.errors import CheckpointError, ConfigError, ModelError
+from mft.errors import CheckFailed, CheckpointError, ConfigError, ModelError
 from mft.report.page import write_report
 from mft.runs.config import load_project
 from mft.runs.project import Project, run_project
-from mft.training.checkpoints import NEEDED, check_checkpoint, checkpoints, cut_metrics, sweep_partial, whole_checkpoint
+from mft.training.checkpoints import NEEDED, WEIGHTS, check_checkpoint, checkpoints, cut_metrics, sweep_partial, whole_checkpoint
 
 
 def run(config, *overrides):
@@ -74,16 +74,23 @@ def test_resume_by_path_and_never_are_obeyed_after_the_run_has_finished(tiny_bas
         again(str(tmp_path / "elsewhere" / "checkpoint-2"))
 
 
+class OneProcess:
+    is_main_process = True
+
+    def wait_for_everyone(self):
+        pass
+
+
 def write_checkpoint(run, step, keep=2):
-    with whole_checkpoint(run, step, keep) as partial:
+    with whole_checkpoint(run, step, keep, OneProcess()) as partial:
         folder = partial / f"checkpoint-{step}"
         folder.mkdir()
-        for name in NEEDED:
+        for name in (*NEEDED, WEIGHTS[0], "rng_state.pth"):
             (folder / name).write_text(json.dumps({"global_step": step}))
 
 
 def fail_half_way(run):
-    with whole_checkpoint(run, 110, 2) as partial:
+    with whole_checkpoint(run, 110, 2, OneProcess()) as partial:
         (partial / "checkpoint-110").mkdir()
         raise RuntimeError("disk full")
 
@@ -112,6 +119,10 @@ def test_a_damaged_checkpoint_is_refused_and_what_it_lacks_is_named(tmp_path):
     (tmp_path / "checkpoint-7" / "optimizer.pt").unlink()
     with pytest.raises(CheckpointError, match=r"lacks optimizer\.pt"):
         check_checkpoint(tmp_path / "checkpoint-7")
+    write_checkpoint(tmp_path, 9)
+    (tmp_path / "checkpoint-9" / "scheduler.pt").write_text("torn")
+    with pytest.raises(CheckFailed, match=r"scheduler\.pt: changed"):
+        check_checkpoint(tmp_path / "checkpoint-9")
     with pytest.raises(CheckpointError, match="no such checkpoint folder"):
         check_checkpoint(tmp_path / "checkpoint-8")
 

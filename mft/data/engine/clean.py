@@ -17,7 +17,7 @@ from mft.data.engine.map_job import MapJob
 from mft.data.engine.names import Names, final_names
 from mft.data.engine.plan import Shard, plan_shards
 from mft.data.engine.read import ONCE_A_FILE, conclude_file
-from mft.data.engine.work import part_of
+from mft.data.engine.work import save_array
 from mft.data.ledger import BuildLedger, Ledger
 from mft.data.outline import Outline
 from mft.data.step_registry import is_group_step
@@ -85,9 +85,7 @@ class Cleaning:
         for stage in range(1, max(map(len, self._runs.values()))):
             state = [one for one in self._shards if stage < len(self._runs[one.shard.task])]
             for one in state:
-                name = self._job(stage, one.shard, one.file).name
-                with part_of(self._folder, f"{name}.select.npy") as path, path.open("wb") as stream:
-                    np.save(stream, one.rows)
+                save_array(self._folder, f"{self._job(stage, one.shard, one.file).name}.select.npy", one.rows)
             results = run_jobs("clean", [self._job(stage, one.shard, one.file) for one in state])
             self._later_stage(stage, state, results)
             self._judge_groups(stage, key_bytes)

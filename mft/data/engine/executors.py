@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from mft.data.engine.config import Engine
@@ -45,12 +45,22 @@ def _this_process() -> Iterator[Executor]:
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Executor]:
-    """Fresh processes (`spawn`): forking one that has threads, as pyarrow's, may hang."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    """Fresh processes (`spawn`): forking one that has threads, as pyarrow's, may hang.
+
+    If the block fails or is interrupted, they end at once, in the middle of their jobs: what a job writes is whole or not there.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    told, tell = spawn.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_end_with_parent, initargs=(told,))
     try:
         yield lambda jobs: _in_pool(pool, jobs)
+    except BaseException:
+        tell.close()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        tell.close()
+        told.close()
 
 
 def _in_pool(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Results:
@@ -62,14 +72,17 @@ def _in_pool(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Results:
         raise MftError(KILLED.format(why="")) from error
 
 
-def _end_with_parent() -> None:
-    """A worker ends when the process that started it does, even if that was killed; an interrupt is that process's to handle."""
+def _end_with_parent(told: Connection) -> None:
+    """A worker ends when the process that started it does, even if that was killed, or closes its end of the pipe.
+
+    An interrupt is that process's to handle.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
-            wait([parent.sentinel])
+            wait([parent.sentinel, told])
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

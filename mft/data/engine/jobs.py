@@ -35,11 +35,10 @@ def run_job(job: Job) -> dict[str, Any]:
     """
     with _captured() as logs:
         try:
-            result = job.run()
+            result = job.run() | {"logs": logs, "peak_rss_bytes": peak_rss_bytes()}
+            finish(job.folder, job.name, result)
         except MftError as error:
             return {"error": [type(error).__name__, str(error)], "logs": logs}
-    result |= {"logs": logs, "peak_rss_bytes": peak_rss_bytes()}
-    finish(job.folder, job.name, result)
     return result
 
 

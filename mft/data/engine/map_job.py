@@ -22,7 +22,7 @@ from mft.data.config import RecipeConfig
 from mft.data.engine.jobs import Job
 from mft.data.engine.plan import Shard
 from mft.data.engine.read import read_shard
-from mft.data.engine.work import part_of
+from mft.data.engine.work import part_of, save_array
 from mft.data.ids import place_of
 from mft.data.ledger import ShardLedger
 from mft.data.mixture.config import ProportionalMixture
@@ -83,7 +83,13 @@ class MapJob(Job):
         chosen = np.load(self.folder / f"{self.name}.select.npy")
         wanted = np.zeros(int(chosen.max(initial=-1)) + 1, bool)
         wanted[chosen] = True
-        return (row for row, take in zip(read_rows(self.folder / str(self.rows)), wanted.tolist(), strict=False) if take)
+        came = 0
+        for row, take in zip(read_rows(self.folder / str(self.rows)), wanted.tolist(), strict=False):
+            if take:
+                came += 1
+                yield row
+        if came != len(chosen):
+            raise AssertionError(f"{self.rows}: {len(chosen)} rows were selected, {came} are there")
 
 
 class _Kept:
@@ -117,8 +123,7 @@ class _Kept:
     def write(self) -> None:
         """Write the files beside the rows."""
         if self.job.stage:
-            with part_of(self.job.folder, f"{self.job.name}.kept.npy") as path, path.open("wb") as stream:
-                np.save(stream, np.array(self.stays, bool))
+            save_array(self.job.folder, f"{self.job.name}.kept.npy", np.array(self.stays, bool))
         else:
             self._table("names", NAMES, [(*name, kept) for name, kept in zip(self._names, self.stays, strict=True)])
         if self._group is not None:

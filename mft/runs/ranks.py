@@ -1,0 +1,61 @@
+"""What each of several processes does for a train stage: rank 0 builds the data and keeps the project's records, all of them train."""
+
+from dataclasses import replace
+from typing import Any
+
+from mft.errors import MftError
+from mft.runs.config import TrainStage
+from mft.runs.project import Project, run_project
+from mft.runs.stages import StageContext, run_train
+
+
+def join_training(project: Project, name: str, *, again: bool = False) -> dict[str, Any]:
+    """What one of several ranks does for a train stage: rank 0 builds the data and keeps the project's records, all of them train.
+
+    `again`: train anew, whatever the stage's folder holds.
+
+    Returns:
+        run.json of the project on rank 0, nothing elsewhere.
+    """
+    import torch
+
+    from mft.training.ranks import is_first_rank, join_ranks, world_size
+
+    stage = project.config.stage(name)
+    assert isinstance(stage, TrainStage)
+    join_ranks(stage.distributed.timeout_minutes)
+    if world_size() == 1:
+        return run_project(project, only=name, start=name if again else None)
+    if is_first_rank():
+        return _lead(project, name, again)
+    told: list[Any] = [None]
+    torch.distributed.broadcast_object_list(told, src=0)
+    if isinstance(told[0], MftError):
+        raise told[0]
+    if told[0]:
+        run_train(_context_of(project, stage), stage)
+    return {}
+
+
+def _lead(project: Project, name: str, again: bool) -> dict[str, Any]:
+    import torch
+
+    told: list[bool] = []
+
+    def tell(what: "MftError | bool") -> None:
+        if not told:
+            told.append(True)
+            torch.distributed.broadcast_object_list([what], src=0)
+
+    try:
+        record = run_project(replace(project, before_training=lambda: tell(True)), only=name, start=name if again else None)
+    except MftError as error:
+        tell(error)
+        raise
+    tell(False)   # the stage was found finished
+    return record
+
+
+def _context_of(project: Project, stage: TrainStage) -> StageContext:
+    return StageContext(project.config, project.path.parent, project.out, project.out / stage.name, project.done, overwrite=False,
+                        replace=False, resume=project.resume, record={}, write_report=project.write_report)

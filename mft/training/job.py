@@ -1,0 +1,115 @@
+"""What decides what a run gives, and every reason to refuse it before a weight is loaded."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from mft.errors import ConfigError, DataError
+from mft.files import hash_file, sha256_json
+from mft.modeling.base import check_context, read_model_config
+from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
+from mft.modeling.start import start_faults
+from mft.modeling.targets import target_faults
+from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
+from mft.training.health import health_faults
+from mft.training.optimizers import optimizer_faults
+from mft.training.tokens import RunTokens
+
+FREE = {"log_every", "checkpoint_every", "keep_last", "micro_batch_rows", "recompute", "health"}
+"""Settings of `training` that may change when a run goes on: they do not change what is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """All that decides what a run gives. `base` is the base's folder, `model.base` the name it was given by.
+
+    `start`: the folder of an adapter that goes on training. `beside`: the folder of the config, where relative names start.
+    """
+
+    base: Path
+    model: ModelConfig
+    quantization: QuantizationConfig
+    adapter: AdapterConfig
+    tasks: TasksConfig
+    training: TrainingConfig
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    start: Path | None = None
+    beside: Path = Path()
+
+    def key(self, data_sha256: str, base_files: dict[str, str]) -> str:
+        """Hash of everything that changes what is trained. The engine and the number of ranks do not: a run may go on with others."""
+        return sha256_json({
+            "model": self.model.model_dump(exclude={"base"}), "base": base_files, "quantization": self.quantization.model_dump(),
+            "adapter": self.adapter.model_dump(), "tasks": self.tasks.model_dump(),
+            "training": self.training.model_dump(exclude=FREE), "data": data_sha256,
+            "start": hash_file(self.start / "adapter_model.safetensors")["sha256"] if self.start else None})
+
+
+def base_file_hashes(base: Path) -> dict[str, str]:
+    """sha256 of config.json and of every weights file of a base."""
+    return {path.name: hash_file(path)["sha256"] for path in sorted([base / "config.json", *base.glob("*.safetensors")])}
+
+
+def check_job(job: TrainJob, tokens: RunTokens, ranks: int) -> None:
+    """Refuse, all at once, what cannot run on this many processes with this data.
+
+    Raises:
+        ConfigError: every contradiction, one line each. DataError: no sample is left to train on. ModelError: the context is longer
+        than the base's.
+    """
+    check_context(job.base, job.model.context)
+    base_config = read_model_config(job.base)
+    faults = [*job_faults(job, ranks), *_data_faults(job, tokens), *adapter_faults(job.adapter, job.quantization),
+              *optimizer_faults(job.training, job.adapter), *health_faults(job.training.health, job.distributed.engine),
+              *target_faults(base_config, job.adapter),
+              *(start_faults(job.start, job.adapter, base_config, base_file_hashes(job.base)) if job.start else ())]
+    if faults:
+        raise ConfigError(faults)
+    if not tokens.train:
+        raise DataError("no sample is left to train on; the data's manifest says what was dropped and why")
+
+
+def job_faults(job: TrainJob, ranks: int) -> list[str]:
+    """What of the config does not go together, or not with this many processes."""
+    training, engine = job.training, job.distributed.engine
+    faults = []
+    if engine == "none" and ranks > 1:
+        faults.append(f"distributed.engine is none, which is one process, but {ranks} were started; set engine: ddp, deepspeed or fsdp")
+    if training.global_batch_rows % (ranks * training.micro_batch_rows):
+        faults.append(f"training.global_batch_rows is {training.global_batch_rows}, which {ranks} ranks with micro_batch_rows "
+                      f"{training.micro_batch_rows} cannot share; give a multiple of {ranks * training.micro_batch_rows}")
+    if engine == "fsdp" and job.quantization.type != "none":
+        faults.append(f"quantization.type is {job.quantization.type} with distributed.engine fsdp: sharded 4-bit weights have been "
+                      "reported to be silently wrong (bitsandbytes issue 1945); use ddp or deepspeed, or quantization: {type: none}")
+    if engine in ("deepspeed", "fsdp") and job.quantization.compute_dtype == "fp16":
+        faults.append(f"quantization.compute_dtype fp16 needs a loss scaler, which distributed.engine {engine} does not get; use bf16")
+    if engine in ("deepspeed", "fsdp") and training.optimizer != "adamw":
+        faults.append(f"training.optimizer is {training.optimizer}, whose state {engine} cannot shard; use adamw, or engine ddp")
+    if engine == "fsdp" and job.adapter.type == "full":
+        faults.append("adapter.type is full with distributed.engine fsdp, which is not supported; use deepspeed with zero_stage: 3")
+    return faults
+
+
+def _data_faults(job: TrainJob, tokens: RunTokens) -> list[str]:
+    faults = []
+    if unknown := sorted(job.tasks.weights.keys() - set(tokens.task_names)):
+        faults.append(f"tasks.weights: {', '.join(unknown)}: not a task of the data; tasks: {', '.join(tokens.task_names)}")
+    if job.training.evaluate_every and not tokens.validation:
+        faults.append(f"training.evaluate_every is {job.training.evaluate_every}, but the data holds no validation sample; set "
+                      "evaluate_every: 0, or split.validation above 0 in the recipe")
+    return faults
+
+
+def activations_type(quantization: QuantizationConfig) -> torch.dtype | None:
+    """What autocast casts activations to; None where they have the weights' type, or where a loss scaler does it (fp16)."""
+    return torch.bfloat16 if quantization.compute_dtype == "bf16" else None
+
+
+def attention_weight_of(base_config: dict[str, float], parameters: int) -> float:
+    """Cost of a squared token of a base, in tokens (mft/tokenization/dealing.py)."""
+    from mft.tokenization.dealing import attention_weight
+
+    return attention_weight(parameters, int(base_config["num_hidden_layers"]), int(base_config["hidden_size"]))
+
+

@@ -1,0 +1,65 @@
+"""The processes of a run: joining them, and doing a thing once for all of them."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from accelerate import PartialState
+
+from mft.errors import MftError
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """How many processes torchrun, deepspeed or Slurm started; 1 where none did."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def started_by_torchrun() -> bool:
+    """True for a process that torchrun, deepspeed or Slurm started as one of a run's ranks, be it the only one."""
+    return "RANK" in os.environ
+
+
+def rank() -> int:
+    """The number of this process among those of the run, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_first_rank() -> bool:
+    """True for the process that writes files and prints."""
+    return rank() == 0
+
+
+def join_ranks(timeout_minutes: float, *, deepspeed: bool = False) -> None:
+    """Connect to the other processes of the run, once; with one process, nothing happens. `deepspeed`: for that engine.
+
+    A rank that hears nothing of the others for `timeout_minutes` ends with an error of torch.distributed.
+    """
+    if world_size() > 1 and not torch.distributed.is_initialized():
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(minutes=timeout_minutes))
+    if deepspeed and started_by_torchrun():
+        from deepspeed.comm import init_distributed
+
+        # It keeps a record of its own, and takes the number of ranks for 1 while a sharded base is loaded if that is missing.
+        init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timedelta(minutes=timeout_minutes))
+
+
+def on_first_rank(work: Callable[[], T]) -> T:
+    """Run `work` on rank 0 while the others wait; all get its result, or raise the mistake of the user that it raised."""
+    if world_size() == 1:
+        return work()
+    told: list[Any] = [None, None]
+    if is_first_rank():
+        try:
+            told[0] = work()
+        except MftError as error:
+            told[1] = error
+    torch.distributed.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise told[1]
+    result: T = told[0]
+    return result

@@ -1,0 +1,77 @@
+"""Every wrong combination is one message before a weight is loaded, all of them at once."""
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mft.errors import ConfigError, ModelError
+from mft.modeling.base import resolve_base
+from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
+from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
+from mft.training.job import TrainJob, check_job
+
+TOKENS = SimpleNamespace(task_names=["add", "name"], train=[1], validation=[1], dropped=Counter())
+
+
+def job(*, context=512, quantization=None, adapter=None, tasks=None, training=None, distributed=None):
+    return TrainJob(resolve_base("tiny-code-llama", beside=Path()), ModelConfig(base="tiny-code-llama", format="codefuse", context=context),
+                    QuantizationConfig(**quantization or {}), AdapterConfig(**adapter or {}), TasksConfig(**tasks or {}),
+                    TrainingConfig(**training or {}), DistributedConfig(**distributed or {}))
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch):
+    monkeypatch.setattr("mft.modeling.load.load_base", lambda *a, **k: pytest.fail("a weight was loaded"))
+
+
+@pytest.mark.parametrize(("options", "ranks", "said"), [
+    ({"distributed": {"engine": "fsdp"}}, 2, r"quantization\.type is nf4 with distributed\.engine fsdp"),
+    ({}, 2, r"distributed\.engine is none, which is one process, but 2 were started"),
+    ({"distributed": {"engine": "ddp"}, "training": {"global_batch_rows": 6, "micro_batch_rows": 2}}, 4,
+     r"global_batch_rows is 6, which 4 ranks with micro_batch_rows 2 cannot share; give a multiple of 8"),
+    ({"distributed": {"engine": "deepspeed"}, "quantization": {"compute_dtype": "fp16"}}, 2, r"compute_dtype fp16 needs a loss scaler"),
+    ({"distributed": {"engine": "deepspeed"}, "training": {"optimizer": "paged_adamw_8bit"}}, 2, r"whose state deepspeed cannot shard"),
+    ({"tasks": {"weights": {"sub": 2.0}}}, 1, r"tasks\.weights: sub: not a task of the data; tasks: add, name"),
+    ({"adapter": {"targets": ["q_prj"]}}, 1, r"q_prj.*q_proj"),
+    ({"adapter": {"type": "full"}}, 1, r"adapter\.type is full.*quantization"),
+])
+def test_each_wrong_combination_is_named(options, ranks, said):
+    with pytest.raises(ConfigError, match=said):
+        check_job(job(**options), TOKENS, ranks)
+
+
+def test_evaluation_without_validation_data_is_refused_and_says_what_to_do():
+    tokens = SimpleNamespace(**{**vars(TOKENS), "validation": []})
+    with pytest.raises(ConfigError, match=r"evaluate_every is 50, but the data holds no validation sample; set evaluate_every: 0"):
+        check_job(job(), tokens, 1)
+    check_job(job(training={"evaluate_every": 0}), tokens, 1)
+
+
+def test_a_context_beyond_the_bases_positions_is_refused():
+    with pytest.raises(ModelError, match="at most 2048 tokens"):
+        check_job(job(context=4096), TOKENS, 1)
+
+
+@pytest.mark.parametrize(("block", "values", "said"), [
+    (TrainingConfig, {"learning_rate": 0}, "greater than 0"),
+    (TasksConfig, {"balance": "token_mean", "weights": {"add": 2.0}}, "weights act in task_token_mean and task_sample_mean only"),
+    (DistributedConfig, {"engine": "ddp", "sequence_parallel": 2}, "sequence_parallel must be 1"),
+])
+def test_what_one_block_alone_can_see_is_refused_there(block, values, said):
+    with pytest.raises(ValueError, match=said):
+        block(**values)
+
+
+def test_all_mistakes_come_at_once():
+    wrong = job(adapter={"targets": ["nothing"]}, tasks={"weights": {"sub": 2.0}}, training={"global_batch_rows": 3})
+    with pytest.raises(ConfigError) as raised:
+        check_job(wrong, TOKENS, 2)
+    assert len(raised.value.problems) == 4   # the engine, the batch, the weight, the target
+
+
+def test_the_engine_and_the_micro_batch_do_not_make_it_another_run():
+    one, two = job(), job(distributed={"engine": "ddp"}, training={"micro_batch_rows": 4})
+    assert one.key("data", {}) == two.key("data", {})
+    assert one.key("data", {}) != job(training={"learning_rate": 2e-4}).key("data", {})

@@ -19,7 +19,7 @@ def join_training(project: Project, name: str, *, again: bool = False) -> dict[s
     """
     import torch
 
-    from mft.training.ranks import is_first_rank, join_ranks, world_size
+    from mft.training.ranks import is_first_rank, join_ranks, leave_ranks, world_size
 
     stage = project.config.stage(name)
     assert isinstance(stage, TrainStage)
@@ -27,13 +27,16 @@ def join_training(project: Project, name: str, *, again: bool = False) -> dict[s
     if world_size() == 1:
         return run_project(project, only=name, start=name if again else None)
     if is_first_rank():
-        return _lead(project, name, again)
+        record = _lead(project, name, again)
+        leave_ranks()
+        return record
     told: list[Any] = [None]
     torch.distributed.broadcast_object_list(told, src=0)
     if isinstance(told[0], MftError):
         raise told[0]
     if told[0]:
         run_train(_context_of(project, stage), stage)
+    leave_ranks()
     return {}
 
 

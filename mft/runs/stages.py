@@ -1,5 +1,6 @@
 """What each kind of stage does: its inputs outside the project, the work, and the fingerprint of what it left."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,8 @@ def _ranks_to_start(context: StageContext, stage: TrainStage) -> int | None:
 
 
 def _start(context: StageContext, stage: TrainStage, ranks: int) -> None:
-    command = [*context.command, "--stage", stage.name, "--out", str(context.out), "--resume", context.resume]
+    quiet = [] if logging.getLogger("mft").isEnabledFor(logging.INFO) else ["-q"]
+    command = [*quiet, *context.command, "--stage", stage.name, "--out", str(context.out), "--resume", context.resume]
     start_ranks([*command, *(["--overwrite"] if context.overwrite else [])], ranks, stage.distributed.timeout_minutes)
 
 

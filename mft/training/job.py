@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from mft.modeling.base import check_context, read_model_config
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
 from mft.modeling.start import start_faults
 from mft.modeling.targets import target_faults
+from mft.tokenization.dealing import attention_weight
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
 from mft.training.health import health_faults
 from mft.training.optimizers import optimizer_faults
@@ -106,10 +108,9 @@ def activations_type(quantization: QuantizationConfig) -> torch.dtype | None:
     return torch.bfloat16 if quantization.compute_dtype == "bf16" else None
 
 
-def attention_weight_of(base_config: dict[str, float], parameters: int) -> float:
-    """Cost of a squared token of a base, in tokens (mft/tokenization/dealing.py)."""
-    from mft.tokenization.dealing import attention_weight
-
-    return attention_weight(parameters, int(base_config["num_hidden_layers"]), int(base_config["hidden_size"]))
-
-
+def attention_weight_of(base_config: dict[str, Any]) -> float:
+    """Cost of a squared token of a base of Llama's shape, in tokens (mft/tokenization/dealing.py)."""
+    layers, width, inner = (int(base_config[key]) for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    heads = int(base_config["num_attention_heads"])
+    shared = int(base_config.get("num_key_value_heads") or heads) / heads
+    return attention_weight(layers * (2 * width * width * (1 + shared) + 3 * width * inner), layers, width)

@@ -1,7 +1,8 @@
 """The processes of a run: joining them, and doing a thing once for all of them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -9,9 +10,12 @@ import torch
 import torch.distributed
 from accelerate import PartialState
 
-from mft.errors import MftError
+from mft.errors import ContactLost, MftError
 
 T = TypeVar("T")
+
+CONTACT_WORDS = ("gloo/transport", "gloo::", "connection closed by peer", "connection reset by peer", "nccl error", "nccl communicator")
+"""What the libraries below torch.distributed say where another process is gone; gloo's errors have no type of their own."""
 
 
 def world_size() -> int:
@@ -70,3 +74,22 @@ def on_first_rank(work: Callable[[], T]) -> T:
         raise told[1]
     result: T = told[0]
     return result
+
+
+@contextmanager
+def contact_loss_named() -> Iterator[None]:
+    """Turn the errors of torch.distributed that mean that another rank is gone into one message.
+
+    Raises:
+        ContactLost: the others cannot be reached any more. Other errors pass.
+    """
+    try:
+        yield
+    except RuntimeError as error:   # DistError and its kin are RuntimeErrors too
+        text = str(error)
+        by_type = isinstance(error, (torch.distributed.DistNetworkError, torch.distributed.DistStoreError))
+        if not by_type and not any(word in text.lower() for word in CONTACT_WORDS):
+            raise
+        raise ContactLost(f"rank {rank()} of {world_size()} can no longer reach another rank, which has failed or was killed "
+                          f"({(text.splitlines() or [type(error).__name__])[0][:200]}); the same command goes on from the last "
+                          "checkpoint") from error

@@ -21,7 +21,7 @@ from mft.modeling.start import load_start
 from mft.process import peak_rss_bytes
 from mft.tokenization.token_store import lengths_of
 from mft.training.arguments import training_arguments
-from mft.training.balancing import balancer_of, check_balance
+from mft.training.balancing import balancer_of, check_balance, check_balance_acts
 from mft.training.callbacks import StopOnSignal, TerminalProgress
 from mft.training.early_stopping import BEST_ADAPTER, BestEvaluation
 from mft.training.engine_state import trainable_state
@@ -122,9 +122,9 @@ def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | Non
     recompute = choose_recompute(settings.recompute, base_config, settings.micro_batch_rows * job.model.context, free_memory_bytes())
     # Before the model: under ZeRO-3 the arguments tell transformers to shard the base while it is loaded.
     arguments = training_arguments(job, out, ranks=ranks, recompute=recompute, evaluates=bool(tokens.validation))
+    rows = PackedRows(tokens.train, job.model.context, settings.seed, attention_weight_of(base_config))
+    check_balance_acts(job.tasks, settings.max_steps or settings.epochs * -(-len(rows) // settings.global_batch_rows))
     model = _load(job, checkpoint)
-    parameters = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
-    rows = PackedRows(tokens.train, job.model.context, settings.seed, attention_weight_of(base_config, parameters))
 
     def measure(indices: Sequence[int]) -> torch.Tensor:
         return task_sums_of(model, tokens.validation, indices, num_tasks=len(tokens.task_names), context=job.model.context,

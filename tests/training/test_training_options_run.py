@@ -1,4 +1,4 @@
-"""Optimizer, LoRA+, noise and kinds of adapters through a whole run: they act, and a run that is gone on with gives the same bits."""
+"""Optimizer, LoRA+, noise, kinds of adapters and a measured balance through a whole run: they act, and going on gives the same bits."""
 
 import json
 
@@ -14,6 +14,7 @@ SET = "stages.train."
 KINDS = {
     "dora": ["adapter.type=dora", "adapter.rank=4", "training.lora_plus_ratio=4", "training.neftune_alpha=5"],
     "rslora_8bit": ["adapter.type=rslora", "adapter.rank=32", "adapter.targets=release_2023", "training.optimizer=adamw_8bit"],
+    "coba": ["tasks.balance=coba", "tasks.coba={warmup_probes: 2, validation_rows: 2}"],
     "full": ["adapter={type: full}", "quantization={type: none, compute_dtype: bf16}", "training.optimizer=adamw_8bit",
              "training.neftune_alpha=5", "training.learning_rate=1e-4"]}
 

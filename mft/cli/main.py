@@ -10,7 +10,7 @@ from typing import Any
 
 from mft import __version__
 from mft.cli.usage import VERBS, split_flags, usage
-from mft.errors import MftError
+from mft.errors import ContactLost, MftError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,9 +33,13 @@ def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
     """Run one verb and return the exit code."""
     as_json = "json" in flags
     try:
+        if "SLURM_PROCID" in os.environ:
+            from mft.runs.slurm import join_slurm
+
+            join_slurm(os.environ)
         outcome = _call(verb, arguments, flags)
     except MftError as error:
-        if not _speaks(error.exit_code, str(error)):
+        if not _speaks(error.exit_code, str(error), lost_contact=isinstance(error, ContactLost)):
             return error.exit_code
         _fail(str(error), error.exit_code, as_json, getattr(error, "result", None))
         if "debug" in flags:
@@ -67,13 +71,20 @@ def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
     return 0
 
 
-def _speaks(code: int, message: str) -> bool:
-    """True where this process tells the user how it ended: not one of several ranks, or the first of those that torchrun started."""
+def _speaks(code: int, message: str, *, lost_contact: bool = False) -> bool:
+    """True where this process tells the user how it ended: not one of several ranks, or the first of those that torchrun started.
+
+    One of them that lost contact to the others tells it on stderr as well: the first may be the one that is gone.
+    """
     if "RANK" not in os.environ:
         return True
     from mft.runs.launch import leave_outcome
 
-    return not leave_outcome(code, message) and os.environ["RANK"] == "0"
+    if leave_outcome(code, message, lost_contact=lost_contact):
+        return False
+    if lost_contact and os.environ["RANK"] != "0":
+        sys.stderr.write(f"mft: {message}\n")
+    return os.environ["RANK"] == "0"
 
 
 def _call(verb: str, arguments: list[str], flags: dict[str, int]) -> Any:

@@ -1,6 +1,7 @@
 """What wandb and TensorBoard are told, read back from their own files: one run over a resumption, names as in metrics.jsonl."""
 
 import json
+import time
 import os
 import subprocess
 import sys
@@ -58,7 +59,14 @@ def offline(monkeypatch):
 
 
 def runs(folder):
-    return [read_run(path) for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)]
+    """What wandb's own process has written; it may still be at it when `finish` has returned."""
+    for _ in range(100):
+        paths = sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+        found = [read_run(path) for path in paths]
+        if all("exit_code" in run and "id" in run for run in found):
+            break
+        time.sleep(0.1)
+    return found
 
 
 def series(run, name):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mft.data.config import RecipeConfig
 from mft.data.decontamination.config import DecontaminateStep, problem_files
-from mft.data.source_config import CodeSource, FileSource, ModelscopeSource, PythonCodeSource
+from mft.data.source_config import CodeSource, FileSource, PythonCodeSource
 from mft.data.sources import source_paths, tree_paths
 from mft.errors import DataError
 
@@ -24,13 +24,13 @@ class Stamp:
 
 
 def input_stamps(recipe: RecipeConfig) -> list[Stamp]:
-    """The files that the recipe reads, in its order; a data set of the hub is held by its commit, not by stamps."""
+    """The files that the recipe reads, in its order; a data set of a hub is held by its revision, not by stamps."""
     paths: list[Path] = []
     for task in recipe.tasks.values():
         for source in task.sources:
             if isinstance(source, CodeSource):
                 paths += [path for _, path in tree_paths(source)]
-            elif isinstance(source, FileSource | ModelscopeSource | PythonCodeSource):
+            elif isinstance(source, FileSource | PythonCodeSource):
                 paths += [path for _, path in source_paths(source)]
     for step in (*recipe.steps, *(step for task in recipe.tasks.values() for step in task.steps)):
         if isinstance(step, DecontaminateStep):

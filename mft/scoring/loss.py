@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from mft.modeling.modes import without_dropout
-from mft.tokenization.collate import Batch, collate
+from mft.tokenization.collate import Batch, lay_out
 from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample
 from mft.tokenization.packing import pack
 from mft.tokenization.token_store import lengths_of
@@ -64,7 +64,7 @@ def score_rows(model: PreTrainedModel | PeftModel, samples: Sequence[TokenizedSa
     # no_grad, not inference_mode: a buffer made here may be used by the next training step.
     with without_dropout(model), torch.no_grad():
         for done, row in enumerate(rows, start=1):
-            losses, owners = _row_losses(model, collate([samples[index] for index in row]))
+            losses, owners = _row_losses(model, lay_out(samples, row))
             sums.append(torch.zeros(len(row), dtype=torch.float64).index_add_(0, owners, losses))
             counts.append(torch.bincount(owners, minlength=len(row)))
             if progress:

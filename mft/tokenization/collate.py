@@ -67,6 +67,15 @@ def collate(samples: Sequence[TokenizedSample]) -> Batch:
     )
 
 
+def lay_out(samples: Sequence[TokenizedSample], indices: Sequence[int]) -> Batch:
+    """These samples side by side, by the faster way where they lie in a store.
+
+    Raises:
+        DataError: as `collate`.
+    """
+    return gather(samples, indices) if isinstance(samples, TokenStore) else collate([samples[index] for index in indices])
+
+
 def gather(store: TokenStore, indices: Sequence[int]) -> Batch:
     """`collate` of these samples of a store, made from its flat arrays.
 

@@ -108,6 +108,13 @@ def lengths_of(samples: Sequence[TokenizedSample]) -> Sequence[int]:
     return samples.lengths.tolist() if isinstance(samples, TokenStore) else [len(sample.input_ids) for sample in samples]
 
 
+def tasks_of(samples: Sequence[TokenizedSample]) -> NDArray[np.int64]:
+    """Task id of each sample; of a store without reading one."""
+    if isinstance(samples, TokenStore):
+        return samples.records["task"].astype(np.int64)
+    return np.array([sample.task_id for sample in samples], dtype=np.int64)
+
+
 class StoreBuilder:
     """Takes rows one by one; memory is that of the store itself."""
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mft.tokenization.collate import Batch, collate, gather
+from mft.tokenization.collate import Batch, lay_out
 from mft.tokenization.dealing import deal_epoch, row_costs
 from mft.tokenization.encode import IGNORE_INDEX, TokenizedSample
 from mft.tokenization.packing import pack
-from mft.tokenization.token_store import TokenStore, lengths_of
+from mft.tokenization.token_store import lengths_of
 
 
 class TrainBatch(Batch):
@@ -50,7 +50,7 @@ class PackedRows(Dataset[list[int]]):
         rank must run as many forward and backward passes.
         """
         indices = [index for row in rows for index in row]
-        own = self._laid_out(indices or [0])
+        own = lay_out(self.samples, indices or [0])
         if not indices:
             own["labels"] = torch.full_like(own["labels"], IGNORE_INDEX)
         return cast("TrainBatch", {**own, "samples": torch.tensor(indices, dtype=torch.int64)})
@@ -58,11 +58,6 @@ class PackedRows(Dataset[list[int]]):
     def names(self, indices: Sequence[int]) -> list[str]:
         """Ids of samples, for messages."""
         return [self.samples[index].id for index in indices]
-
-    def _laid_out(self, indices: Sequence[int]) -> Batch:
-        if isinstance(self.samples, TokenStore):
-            return gather(self.samples, indices)
-        return collate([self.samples[index] for index in indices])
 
 
 class DealtBatches(Sampler[list[int]]):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from mft.scoring.loss import score_rows
 from mft.tokenization.encode import TokenizedSample
 from mft.tokenization.packing import pack
-from mft.tokenization.token_store import lengths_of
+from mft.tokenization.token_store import lengths_of, tasks_of
 
 
 class Ranks(Protocol):
@@ -39,7 +39,7 @@ def task_sums_of(model: PreTrainedModel | PeftModel, samples: Sequence[Tokenized
     filler = -(-len(rows) // ranks.num_processes) - len(own)
     nll, tokens = score_rows(model, samples, [*own, *(rows[:1] * filler)], progress)
     scored = [index for row in own for index in row]
-    tasks = torch.tensor([samples[index].task_id for index in scored], dtype=torch.int64)
+    tasks = torch.tensor(tasks_of(samples)[scored], dtype=torch.int64)
     totals = torch.zeros(2, num_tasks, dtype=torch.float64)
     totals[0].index_add_(0, tasks, nll[:len(scored)])
     totals[1].index_add_(0, tasks, tokens[:len(scored)].double())

@@ -11,6 +11,7 @@
     +-- DependencyError          a package of an extra that is not installed
     +-- CheckFailed              exit 3: a check ran and found a fault
     +-- TrainingStopped          exit 3: a run stopped itself: a loss or gradient that is not finite, no step for too long
+    +-- ContactLost              exit 3: another process of the run is gone
     +-- RanksFailed              the processes of a run, with the exit code of the one that failed
     +-- Interrupted              exit 130: stopped by a signal, state saved
 
@@ -72,6 +73,12 @@ class CheckFailed(MftError):
 
 class TrainingStopped(MftError):
     """A run stopped itself, because one of the checks it makes while training found a fault: hence the code of a failed check."""
+
+    exit_code = 3
+
+
+class ContactLost(MftError):
+    """A process of a run can go no further because another one is gone."""
 
     exit_code = 3
 

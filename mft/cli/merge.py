@@ -26,13 +26,15 @@ def merge(
     from mft.config.yaml import Document
     from mft.merging.config import MergeOptions
     from mft.merging.merge import merge as merge_folders
+    from mft.modeling.added_tokens import base_of_adapter
     from mft.modeling.base import resolve_base
     from mft.runs.progress import progress_bar
 
     given = {"onto": onto, "dtype": dtype, "shard_size": shard_size, "verify": verify}
     options = validate(MergeOptions, Document("mft merge", given))
+    folder = base_of_adapter(resolve_base(base), adapter)
     with progress_bar("merge") as report:
-        result = merge_folders(resolve_base(base), adapter, out, options, overwrite=overwrite, progress=report).to_json()
+        result = merge_folders(folder, adapter, out, options, overwrite=overwrite, progress=report).to_json()
     return Outcome(result, [merge_line(result), str(out)])
 
 

@@ -30,6 +30,8 @@ class ModelUnderTest:
     name: str
     path: Path
     quantization: QuantizationConfig | None = None
+    attention: str = "auto"
+    """As `model.attention` of a config."""
 
     def __post_init__(self) -> None:
         if self.quantization is not None and is_adapter(self.path):
@@ -38,7 +40,9 @@ class ModelUnderTest:
 
     def load(self) -> PreTrainedModel | PeftModel:
         """The model, in evaluation mode."""
-        return load_model(self.path) if is_adapter(self.path) else load_base(self.path, self.quantization or WHOLE)
+        if is_adapter(self.path):
+            return load_model(self.path, attention=self.attention)
+        return load_base(self.path, self.quantization or WHOLE, attention=self.attention)
 
     def facts(self) -> dict[str, Any]:
         """`path`, `kind` (`model` or `adapter`), `quantization` and, for an adapter, `base`."""

@@ -17,6 +17,7 @@ from mft.formats.base import PromptFormat
 from mft.generation.completion import Completion
 from mft.generation.hf import generate
 from mft.modeling.adapters import FACTS, is_adapter, read_adapter_facts
+from mft.modeling.added_tokens import base_of_adapter
 from mft.modeling.base import resolve_base
 from mft.modeling.load import load_model
 from mft.tokenization.compatibility import format_for, stop_ids
@@ -92,4 +93,4 @@ def _format_name(path: Path, given: str | None) -> str | dict[str, Any]:
 def _tokenizer_folder(path: Path) -> Path:
     if (path / "tokenizer.json").is_file() or not is_adapter(path):
         return path
-    return resolve_base(read_adapter_facts(path).base, beside=path)
+    return base_of_adapter(resolve_base(read_adapter_facts(path).base, beside=path), path)

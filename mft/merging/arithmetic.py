@@ -8,6 +8,7 @@ from mft.errors import ModelError
 from mft.merging.blocks import MAX_WORKERS, Block, Scratch
 from mft.merging.lora import LoraAdapter
 from mft.merging.reader import SafetensorsReader
+from mft.merging.token_rows import put_rows
 from mft.merging.writer import ShardWriter
 
 
@@ -46,6 +47,7 @@ class BlockMerger:
         self._base, self._adapter, self._writer = base, adapter, writer
         self._scratch = Scratch()
         self._matrices = lru_cache(maxsize=MAX_WORKERS)(lambda pair: (*adapter.load(pair), adapter.load_magnitude(pair)))
+        self._rows = lru_cache(maxsize=2)(lambda name: adapter.load_rows(adapter.rows[name]))
 
     def merge(self, block: Block) -> None:
         """Read, change and write one block.
@@ -59,6 +61,9 @@ class BlockMerger:
             values = self._add(block, values, target.torch_dtype)
         elif source.torch_dtype != target.torch_dtype:
             values = values.to(target.torch_dtype)
+            _check_finite(values, block, target.dtype)
+        if source.name in self._adapter.rows:
+            put_rows(block, self._adapter.rows[source.name], self._rows(source.name), values)
             _check_finite(values, block, target.dtype)
         data = values.view(-1).view(torch.uint8)
         self._writer.write(source.name, block.first_element * target.torch_dtype.itemsize, data)

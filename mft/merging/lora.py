@@ -1,7 +1,7 @@
 """A LoRA adapter in PEFT's layout, as pairs of matrices by the base tensor that each one changes.
 
-What `W + scale * B @ A` describes is merged, and DoRA, which gives every row of that sum a trained length. Everything else
-that PEFT can put into an adapter is refused by name.
+What `W + scale * B @ A` describes is merged, DoRA, which gives every row of that sum a trained length, and trained rows of single
+tokens. Everything else that PEFT can put into an adapter is refused by name.
 """
 
 import math
@@ -14,7 +14,9 @@ import torch
 
 from mft.errors import ModelError
 from mft.files import read_json
+from mft.merging import token_rows
 from mft.merging.reader import SafetensorsReader, StoredTensor
+from mft.merging.token_rows import TokenRows
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -25,7 +27,8 @@ MAGNITUDE = ".lora_magnitude_vector"
 PLAIN_KEYS = frozenset({
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "r", "lora_alpha", "use_rslora", "use_dora", "lora_dropout", "init_lora_weights", "target_modules", "exclude_modules",
-    "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config"})
+    "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config",
+    token_rows.KEY})
 """Keys of adapter_config.json whose value does not change what `W + scale * B @ A` is, or that are read here."""
 
 SAME_BASE_INITS = (True, False, "gaussian", "eva", "orthogonal")
@@ -47,7 +50,7 @@ class LoraPair:
 
 
 class LoraAdapter:
-    """An open adapter folder: `pairs` by name of the base tensor, `load(pair)` for the numbers.
+    """An open adapter folder: `pairs` and `rows` by name of the base tensor, `load(pair)` and `load_rows(rows)` for the numbers.
 
     Raises:
         ModelError: not a LoRA adapter, of a kind that is not merged, or its files are damaged or do not fit together.
@@ -62,7 +65,9 @@ class LoraAdapter:
             what = "only adapter_model.bin; save the adapter as safetensors" if pickled else f"no {WEIGHTS}"
             raise ModelError(f"{folder}: has {what}")
         self._reader = SafetensorsReader([folder / WEIGHTS])
-        self.pairs = _pair(folder / WEIGHTS, self._reader.tensors, int(self.config["r"]), scale_of(self.config),
+        self.rows = token_rows.find_rows(folder / WEIGHTS, self._reader.tensors, self.config, PREFIX)
+        matrices = {name: tensor for name, tensor in self._reader.tensors.items() if not name.endswith(token_rows.ENDING)}
+        self.pairs = _pair(folder / WEIGHTS, matrices, int(self.config["r"]), scale_of(self.config),
                            dora=bool(self.config.get("use_dora")))
 
     def __enter__(self) -> "LoraAdapter":
@@ -79,17 +84,34 @@ class LoraAdapter:
         """The row lengths of a DoRA pair, [out], float32; None for LoRA."""
         return self._reader.read(pair.magnitude).float() if pair.magnitude else None
 
+    def load_rows(self, rows: TokenRows) -> torch.Tensor:
+        """Trained token rows [tokens, hidden], float32."""
+        return self._reader.read(rows.values).float()
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """Names of the base tensors that the adapter changes."""
+        return frozenset((*self.pairs, *self.rows))
+
     def check_against(self, base: dict[str, StoredTensor], config: dict[str, Any]) -> None:
-        """Check that every pair fits one tensor of the base and that the adapter says something.
+        """Check that every pair and every token row fits one tensor of the base and that the adapter says something.
 
         Raises:
             ModelError: names every pair without a base tensor or of another shape, a tied embedding, a tensor with
                 values that are not finite, or an adapter that would change nothing.
         """
         faults = [fault for pair in self.pairs.values() if (fault := _misfit(pair, base, config))]
+        faults += [fault for rows in self.rows.values() if (fault := token_rows.misfit(rows, base, config))]
+        faults += [f"'{name}' is changed by a LoRA pair and by token rows, which is not merged"
+                   for name in sorted(self.pairs.keys() & self.rows.keys())]
+        lost = token_rows.lost_modules(self.rows, self.config.get(token_rows.KEY), tied=bool(config.get("tie_word_embeddings")))
+        faults += [f"'{name}': adapter_config.json says {token_rows.KEY}, but {WEIGHTS} has no token rows for it" for name in lost]
         if faults:
             shown = faults[:10] + ([f"... and {len(faults) - 10} more"] if len(faults) > 10 else [])
             raise ModelError(f"{self.folder}: does not fit this base:\n  " + "\n  ".join(shown))
+        for rows in self.rows.values():
+            if not bool(torch.isfinite(self.load_rows(rows)).all()):
+                raise ModelError(f"{rows.values.path}: tensor '{rows.values.name}' has values that are not finite; the training diverged")
         changes = False
         for pair in self.pairs.values():
             a, b = self.load(pair)

@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt_format: str | dict[str, Any] | None = None,
           overwrite: bool = False, progress: Progress | None = None) -> MergeResult:
-    """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches.
+    """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches, and its trained token rows.
 
     Weights stream through blocks of a few MB; whatever the model's size, the merge holds less than 1 GB. `prompt_format`
     names the format of the written chat template; by default the one that the adapter's `mft.json` names. With neither,
@@ -74,7 +74,7 @@ def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt
         with _timed(seconds, "verify"):
             verdict = _verify(base, weights, lora, folder, options, plan, progress)
         result = MergeResult(
-            tensors=len(weights.tensors), merged=len(lora.pairs), verify=options.verify, max_abs_diff=verdict.max_abs_diff,
+            tensors=len(weights.tensors), merged=len(lora.targets), verify=options.verify, max_abs_diff=verdict.max_abs_diff,
             tolerance=verdict.tolerance, reference=verdict.reference, kl=verdict.kl, top1_agreement=verdict.top1_agreement,
             peak_rss_bytes=peak_rss_bytes(), anonymous_bytes=memory.grown_bytes, seconds=time.perf_counter() - started,
             stage_seconds=seconds)
@@ -110,7 +110,7 @@ def _write_weights(weights: "SafetensorsReader", lora: "LoraAdapter", folder: Pa
     from mft.merging.writer import ShardWriter, plan_shards
 
     tensors = list(weights.tensors.values())
-    plan = plan_blocks(tensors, lora.pairs)
+    plan = plan_blocks(tensors, lora.targets)
     with ShardWriter(plan_shards(tensors, SAFETENSORS_NAMES[options.dtype], folder, options.shard_bytes)) as writer:
         merger = BlockMerger(weights, lora, writer)
         for_each_block(merger.merge, plan, _reporter(plan, 0, options, progress))

@@ -15,7 +15,8 @@ With DoRA, S = W + s B A and the wanted weight is g S, where g = m / ||S|| by ro
 from ||S||^2 = ||W||^2 + 2 s B (A W^T) + s^2 B (A A^T) B^T in fp64, which never forms B A either. What fp32 may lose grows by the
 rounding of g and of the product, and by the length's own error: g a + (2^-21 + 2 sqrt(in) a / ||S||) |V|.
 
-The other tensors are those of the base bit for bit, or their values rounded to the output dtype.
+Of embedding and head with trained token rows, these rows must be the adapter's and all others the base's, bit for bit after rounding to
+the output dtype. The other tensors are those of the base bit for bit, or their values rounded to the output dtype.
 """
 
 import hashlib
@@ -79,12 +80,27 @@ class BlockVerifier:
         """
         weight = self._read(self._base, block, "base")
         merged = self._read(self._merged, block, "merged")
+        if block.tensor.name in self._adapter.rows:
+            return self._check_rows(block, weight, merged)
         if block.tensor.name not in self._adapter.pairs:
             if not torch.equal(weight.to(merged.dtype).view(torch.uint8), merged.view(torch.uint8)):
                 raise CheckFailed(f"'{block.tensor.name}': elements {block.start} to {block.stop} are not those of the base, "
                                   "though the adapter does not touch this tensor")
             return None
         return self._check_merged(block, weight, merged)
+
+    def _check_rows(self, block: Block, weight: torch.Tensor, merged: torch.Tensor) -> BlockCheck:
+        """Every row of a block is the base's or the adapter's, rounded once. Shapes: weight, merged [rows, hidden]."""
+        rows, kept = self._adapter.rows[block.tensor.name], weight.to(merged.dtype)
+        values, wanted = self._adapter.load_rows(rows).to(merged.dtype), kept.clone()
+        for index, value in zip(rows.ids, values, strict=True):
+            if block.start <= index < block.stop:
+                wanted[index - block.start] = value
+        if not torch.equal(wanted.view(torch.uint8), merged.view(torch.uint8)):
+            wrong = int((wanted != merged).any(dim=1).sum())
+            raise CheckFailed(f"'{block.tensor.name}': {wrong} of the rows {block.start} to {block.stop} are neither those of the base nor "
+                              "the trained token rows of the adapter")
+        return BlockCheck(block.tensor.name, 0.0, 0.0, changed=not torch.equal(kept, merged))
 
     def _read(self, reader: SafetensorsReader, block: Block, name: str) -> torch.Tensor:
         tensor = reader.tensors[block.tensor.name]

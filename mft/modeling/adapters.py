@@ -1,7 +1,8 @@
 """LoRA, rsLoRA and DoRA adapters in PEFT's layout, with float32 weights and a note of what they were trained on."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ class AdapterFacts:
     """What an adapter was trained on: enough to use it, and to refuse another base.
 
     `base` is a built-in name, a hub id or an absolute folder; `base_files` maps config.json and each weights file to
-    its sha256. `format` is the name of the prompt format, or what a user's YAML of it says.
+    its sha256. `format` is the name of the prompt format, or what a user's YAML of it says. `add_tokens`: control tokens that were added
+    to `base`; `base_files` are then those of the extended base (mft/modeling/added_tokens.py).
     """
 
     base: str
@@ -32,11 +34,12 @@ class AdapterFacts:
     format: str | dict[str, Any]
     context: int
     quantization: QuantizationConfig
+    add_tokens: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As written to `mft.json`."""
         return {"base": self.base, "base_files": self.base_files, "format": self.format, "context": self.context,
-                "quantization": self.quantization.model_dump()}
+                "quantization": self.quantization.model_dump(), "add_tokens": self.add_tokens}
 
 
 def is_adapter(path: Path) -> bool:
@@ -58,7 +61,7 @@ def read_adapter_facts(folder: Path) -> AdapterFacts:
     if (folder / FACTS).is_file():
         facts = read_json(folder / FACTS)
         return AdapterFacts(facts["base"], facts["base_files"], facts["format"], facts["context"],
-                            QuantizationConfig.model_validate(facts["quantization"]))
+                            QuantizationConfig.model_validate(facts["quantization"]), facts.get("add_tokens", []))
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if not config.get("base_model_name_or_path"):
         raise ModelError(f"{folder}: adapter_config.json names no base_model_name_or_path")
@@ -70,11 +73,13 @@ def quantization_of_base(adapter: AdapterConfig, quantization: QuantizationConfi
     return quantization.model_copy(update={"compute_dtype": "fp32"}) if adapter.type == "full" else quantization
 
 
-def add_adapter(model: PreTrainedModel, config: AdapterConfig, seed: int, *, start: Path | None = None) -> PreTrainedModel | PeftModel:
+def add_adapter(model: PreTrainedModel, config: AdapterConfig, seed: int, *, start: Path | None = None,
+                new_tokens: Sequence[int] = ()) -> PreTrainedModel | PeftModel:
     """Put a new adapter on a frozen base; its weights are float32 and are the only ones that train. `full`: the base's own do.
 
     The same seed gives the same first weights whatever was drawn before. `start`: an adapter folder whose weights are gone on
     with; it must be of the same type, rank, scale and targets (`start_faults` says what is not, before a weight is loaded).
+    `new_tokens`: ids whose rows of embedding and head train too; the other rows stay as they are.
 
     Raises:
         ModelError: a target is not the name of a linear layer; or `start` does not fit.
@@ -86,7 +91,8 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig, seed: int, *, sta
     try:
         peft_model = get_peft_model(model, LoraConfig(
             task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets,
-            bias="none", use_rslora=config.type == "rslora", use_dora=config.type == "dora"))
+            bias="none", use_rslora=config.type == "rslora", use_dora=config.type == "dora",
+            trainable_token_indices=_rows_to_train(model, new_tokens)))
     except ValueError as error:
         raise ModelError(f"adapter.targets {targets}: {str(error).splitlines()[0]}") from error
     # PEFT keeps the names in a set, whose order would differ from run to run in adapter_config.json.
@@ -95,9 +101,20 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig, seed: int, *, sta
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if new_tokens:
+        # trl's fused head asks for the bias of the head, which PEFT's wrapper does not pass on; a head with one is refused earlier.
+        peft_model.get_output_embeddings().bias = None
     if start is not None:
         load_start(peft_model, start)
     return peft_model
+
+
+def _rows_to_train(model: PreTrainedModel, ids: Sequence[int]) -> dict[str, list[int]] | None:
+    """Ids by the names of embedding and head, as PEFT takes them. It keeps a tied head in step with the embedding by itself."""
+    if not ids:
+        return None
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {name: list(ids) for name, module in model.named_modules() if any(module is layer for layer in layers)}
 
 
 def _train_everything(model: PreTrainedModel, start: Path | None) -> PreTrainedModel:

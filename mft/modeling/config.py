@@ -1,5 +1,6 @@
 """What a YAML says about the model: base, prompt format, quantisation while training, adapter."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +9,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from mft.config.model import StrictModel
 from mft.errors import MftError
 from mft.formats.registry import get, get_reference, names
+
+CONTROL_SHAPED = re.compile(r"[^\s\w▁][^\s▁]*[^\s\w▁]")
+"""What a control token may look like; `▁` is how a Llama vocabulary writes a space."""
 
 
 class ModelConfig(StrictModel):
@@ -21,6 +25,25 @@ class ModelConfig(StrictModel):
 
     context: int = Field(4096, ge=16)
     """Length of a packed row and of the longest sample, in tokens. Never above the base's own maximum."""
+
+    attention: Literal["auto", "sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3"] = "auto"
+    """How attention is computed. `auto`: the fastest that is installed and keeps packed samples apart, which is tested on the device when
+    the base is loaded. One that is named is tested too, and refused if it does not."""
+
+    add_tokens: list[str] = Field(default_factory=list)
+    """Control tokens that the base's vocabulary lacks, such as ["<|im_start|>", "<|im_end|>"] for `chatml`: they get the next free ids
+    and trained rows in embedding and head."""
+
+    @field_validator("add_tokens")
+    @classmethod
+    def _can_be_tokens(cls, given: list[str]) -> list[str]:
+        """White space, words and numbers are refused, since a server takes every place where a token's text stands for the token."""
+        if odd := [token for token in given if not CONTROL_SHAPED.fullmatch(token)]:
+            raise ValueError(f"{', '.join(map(repr, odd))}: a control token is at least two characters without white space, of which the "
+                             "first and the last are neither letters nor digits, such as '<|im_start|>' or '[TOOL]'")
+        if twice := sorted({token for token in given if given.count(token) > 1}):
+            raise ValueError(f"{', '.join(map(repr, twice))} stands there more than once")
+        return given
 
     @field_validator("format")
     @classmethod

@@ -1,12 +1,16 @@
 """Load a base model: in NF4 for training an adapter, or whole."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from mft.errors import ModelError
+from mft.modeling.attention import choose_attention
+from mft.modeling.base import read_model_config
 from mft.modeling.config import QuantizationConfig
 
 logger = logging.getLogger(__name__)
@@ -19,33 +23,54 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool = False) -> PreTrainedModel:
+def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool = False, attention: str = "auto") -> PreTrainedModel:
     """The base from local safetensors, frozen, in evaluation mode, on `device()`.
 
     `sharded`: under ZeRO-3, whose arguments must have been made before, each rank keeps its part of every weight.
+    `attention`: as `model.attention` of a config.
 
     With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`).
 
     Raises:
-        ModelError: the folder has no safetensors weights, or they cannot be read.
+        ModelError: the folder has no safetensors weights, or they cannot be read; the attention asked for cannot be used.
     """
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: has no .safetensors weights")
     dtype = DTYPES[quantization.compute_dtype]
+    implementation = choose_attention(read_model_config(folder), device(), dtype, attention)
     options = {}
     if quantization.type == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quantization.double_quant,
             bnb_4bit_compute_dtype=dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, device_map=None if sharded else {"": device()}, attn_implementation="sdpa", use_safetensors=True,
-            local_files_only=True, trust_remote_code=False, **options)
+        with _shards_hold(dtype) if sharded else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, device_map=None if sharded else {"": device()}, attn_implementation=implementation,
+                use_safetensors=True, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
     model.requires_grad_(False)
     _keep_weights_differentiable(model)
     return model.eval()
+
+
+@contextmanager
+def _shards_hold(dtype: torch.dtype) -> Iterator[None]:
+    """While a model is loaded under ZeRO-3: its parts are kept in `dtype`.
+
+    DeepSpeed takes the type of the parts from its `bf16` section, which is off in a run (mft/training/deepspeed_config.py), and would hold
+    and send a bf16 base as float32.
+    """
+    from transformers.integrations.deepspeed import deepspeed_config
+
+    config = deepspeed_config()
+    before = config["bf16"]
+    config["bf16"] = {"enabled": dtype == torch.bfloat16}
+    try:
+        yield
+    finally:
+        config["bf16"] = before
 
 
 def _keep_weights_differentiable(model: PreTrainedModel) -> None:
@@ -60,7 +85,7 @@ def _keep_weights_differentiable(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def load_model(path: Path, *, dtype: str = "bf16") -> PreTrainedModel:
+def load_model(path: Path, *, dtype: str = "bf16", attention: str = "auto") -> PreTrainedModel:
     """A model ready for generation or scoring, whatever `path` holds.
 
     A model folder is loaded whole in `dtype`. An adapter folder that mft wrote is put, unmerged, on its base, which is
@@ -70,10 +95,11 @@ def load_model(path: Path, *, dtype: str = "bf16") -> PreTrainedModel:
         ModelError: neither a model folder nor an adapter folder.
     """
     from mft.modeling.adapters import is_adapter, load_adapter, read_adapter_facts
+    from mft.modeling.added_tokens import base_of_adapter
     from mft.modeling.base import resolve_base
 
     if not is_adapter(path):
-        return load_base(path, QuantizationConfig.model_validate({"type": "none", "compute_dtype": dtype}))
+        return load_base(path, QuantizationConfig.model_validate({"type": "none", "compute_dtype": dtype}), attention=attention)
     facts = read_adapter_facts(path)
-    base = load_base(resolve_base(facts.base, beside=path), facts.quantization)
+    base = load_base(base_of_adapter(resolve_base(facts.base, beside=path), path), facts.quantization, attention=attention)
     return load_adapter(base, path)

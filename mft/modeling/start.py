@@ -43,7 +43,7 @@ def start_faults(start: Path, adapter: AdapterConfig, base_config: dict[str, Any
     if base_files and (other := sorted(name for name, sha256 in known.items() if base_files.get(name) != sha256)):
         faults.append(f"init_from: {start} was trained on another base: {', '.join(other)} differ from its mft.json")
     asked_for = set(targeted_modules(base_layers(base_config), adapter))
-    trained = {name.removeprefix(PREFIX).split(".lora_")[0] for name in _tensor_names(start / WEIGHTS)}
+    trained = {name.removeprefix(PREFIX).split(".lora_")[0] for name in _tensor_names(start / WEIGHTS) if ".lora_" in name}
     for names, what in ((asked_for - trained, "which it does not have"), (trained - asked_for, "which adapter.targets leaves out")):
         if names:
             faults.append(f"init_from: adapter.targets: {start} differs in {_listed(names)}, {what}")
@@ -73,7 +73,7 @@ def load_start(model: nn.Module, start: Path) -> None:
 
 def _stored_name(name: str) -> str:
     """As PEFT writes the name of a parameter: without the adapter's own name."""
-    return name.replace(".default.", ".").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+    return name.replace(".default.", ".").removesuffix(".default").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:

@@ -16,12 +16,13 @@ SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class BaseLayers:
-    """The modules of a base: `kinds` is the class of each by its full name, `head` the name of the output layer.
+    """The modules of a base: `kinds` is the class of each by its full name, `embedding` and `head` the names of first and last layer.
 
     `tied`: the head's weight is the embedding's.
     """
 
     kinds: dict[str, type[nn.Module]]
+    embedding: str | None
     head: str | None
     tied: bool
 
@@ -46,9 +47,9 @@ def base_layers(base_config: dict[str, Any]) -> BaseLayers:
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"config.json: no causal language model can be built for model_type '{kind}': {reason}") from error
-    output = model.get_output_embeddings()
-    head = next((name for name, module in model.named_modules() if module is output), None) if output is not None else None
-    return BaseLayers({name: type(module) for name, module in model.named_modules() if name}, head,
+    names = {module: name for name, module in model.named_modules()}
+    embedding, head = names.get(model.get_input_embeddings()), names.get(model.get_output_embeddings())
+    return BaseLayers({name: type(module) for name, module in model.named_modules() if name}, embedding, head,
                       bool(getattr(config.get_text_config(), "tie_word_embeddings", False)))
 
 

@@ -11,6 +11,7 @@ from mft.evaluation.models import ModelUnderTest
 from mft.files import MANIFEST, read_json
 from mft.formats import names
 from mft.modeling.adapters import FACTS, is_adapter, read_adapter_facts
+from mft.modeling.added_tokens import base_of_adapter
 from mft.modeling.base import read_model_config, resolve_base
 from mft.modeling.config import QuantizationConfig
 from mft.runs.inputs import resolve_tokenizer
@@ -50,7 +51,7 @@ def _format_of(models: Sequence[ModelUnderTest]) -> str | dict[str, Any]:
 
 def _longest(path: Path) -> int:
     """The longest row that a model was made for, in tokens."""
-    folder = resolve_base(read_adapter_facts(path).base, beside=path) if is_adapter(path) else path
+    folder = base_of_adapter(resolve_base(read_adapter_facts(path).base, beside=path), path) if is_adapter(path) else path
     return int(read_model_config(folder)["max_position_embeddings"])
 
 

@@ -37,7 +37,8 @@ class TrainStage(Named):
     """Name of an earlier data stage."""
 
     init_from: str | None = None
-    """Name of an earlier train stage, whose adapter goes on training; its kind, rank, alpha and targets must be the same."""
+    """Name of an earlier train stage, whose adapter goes on training; its kind, rank, alpha and targets must be the same. Or of an earlier
+    merge stage, whose model is the base of this one: a new adapter is trained on it."""
 
     quantization: QuantizationConfig = Field(default_factory=QuantizationConfig)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
@@ -67,8 +68,8 @@ class ReportStage(Named):
 
 
 Stage = Annotated[DataStage | TrainStage | MergeStage | EvaluateStage | ReportStage, Field(discriminator="kind")]
-NEEDS: dict[str, dict[str, str]] = {"train": {"data": "data", "init_from": "train"}, "merge": {"adapter": "train"}}
-"""kind -> key -> kind of the earlier stage that the key names (null: none)."""
+NEEDS: dict[str, dict[str, set[str]]] = {"train": {"data": {"data"}, "init_from": {"train", "merge"}}, "merge": {"adapter": {"train"}}}
+"""kind -> key -> kinds that the earlier stage may have which the key names (null: none)."""
 
 
 class TrackingConfig(StrictModel):
@@ -101,9 +102,9 @@ class ProjectConfig(StrictModel):
         for stage in self.stages:
             if stage.name in seen:
                 problems.append(f"two stages are named '{stage.name}'")
-            for key, kind in NEEDS.get(stage.kind, {}).items():
+            for key, kinds in NEEDS.get(stage.kind, {}).items():
                 if getattr(stage, key) is not None:
-                    problems += _reference(stage.name, key, getattr(stage, key), {kind}, seen)
+                    problems += _reference(stage.name, key, getattr(stage, key), kinds, seen)
             if isinstance(stage, MergeStage) and stage.adapter in full:
                 problems.append(f"stage '{stage.name}': adapter: '{stage.adapter}' trains every weight (adapter.type: full), so there is "
                                 "nothing to merge; its folder holds the whole model")

@@ -5,6 +5,7 @@ from typing import Any
 
 from mft.errors import MftError
 from mft.runs.config import TrainStage
+from mft.runs.launch import announce_rank
 from mft.runs.project import Project, run_project
 from mft.runs.stages import StageContext, run_train
 
@@ -16,27 +17,34 @@ def join_training(project: Project, name: str, *, again: bool = False) -> dict[s
 
     Returns:
         run.json of the project on rank 0, nothing elsewhere.
-    """
-    import torch
 
-    from mft.training.ranks import is_first_rank, join_ranks, leave_ranks, world_size
+    Raises:
+        ContactLost: another rank is gone.
+    """
+    from mft.training.ranks import contact_loss_named, is_first_rank, join_ranks, leave_ranks, world_size
 
     stage = project.config.stage(name)
     assert isinstance(stage, TrainStage)
-    join_ranks(stage.distributed.timeout_minutes)
+    announce_rank()
     if world_size() == 1:
+        join_ranks(stage.distributed.timeout_minutes)
         return run_project(project, only=name, start=name if again else None)
-    if is_first_rank():
-        record = _lead(project, name, again)
+    with contact_loss_named():
+        join_ranks(stage.distributed.timeout_minutes)
+        record = _lead(project, name, again) if is_first_rank() else _follow(project, stage)
         leave_ranks()
-        return record
+    return record
+
+
+def _follow(project: Project, stage: TrainStage) -> dict[str, Any]:
+    import torch
+
     told: list[Any] = [None]
     torch.distributed.broadcast_object_list(told, src=0)
     if isinstance(told[0], MftError):
         raise told[0]
     if told[0]:
         run_train(_context_of(project, stage), stage)
-    leave_ranks()
     return {}
 
 

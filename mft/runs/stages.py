@@ -17,6 +17,7 @@ from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json
 from mft.merging.config import MergeOptions
 from mft.merging.merge import RESULT as MERGE_RECORD
 from mft.merging.merge import merge
+from mft.modeling.added_tokens import STORE, extend_base
 from mft.modeling.base import check_context, read_model_config, resolve_base
 from mft.runs.build import rows_bar
 from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
@@ -62,8 +63,17 @@ class StageContext:
 
     @property
     def base(self) -> Path:
-        """The base model's folder."""
-        return resolve_base(self.config.model.base, beside=self.beside)
+        """The folder of the project's base model; with `model.add_tokens`, of the extended one in the output."""
+        model = self.config.model
+        folder = resolve_base(model.base, beside=self.beside)
+        return extend_base(folder, model.add_tokens, self.out / STORE) if model.add_tokens else folder
+
+    def base_of(self, stage: TrainStage) -> Path:
+        """The folder of the model whose weights a train stage leaves as they are: the project's base, or what `init_from` merged."""
+        if stage.init_from is None:
+            return self.base
+        start = self.config.stage(stage.init_from)
+        return self.base_of(start) if isinstance(start, TrainStage) else self.out / start.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +112,13 @@ def encode_stage(context: StageContext, stage: TrainStage) -> RunTokens:
 
 def train_job(context: StageContext, stage: TrainStage) -> TrainJob:
     """The stage as a job."""
-    return TrainJob(context.base, context.config.model, stage.quantization, stage.adapter, stage.tasks, stage.training,
-                    stage.distributed, start=context.out / stage.init_from / ADAPTER if stage.init_from else None, beside=context.beside)
+    base, model, start = context.base_of(stage), context.config.model, None
+    if base != context.base:
+        model = model.model_copy(update={"base": str(base)})
+    if stage.init_from and context.config.stage(stage.init_from).kind == "train":
+        start = context.out / stage.init_from / ADAPTER
+    return TrainJob(base, model, stage.quantization, stage.adapter, stage.tasks, stage.training, stage.distributed, start=start,
+                    beside=context.beside)
 
 
 def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
@@ -137,7 +152,7 @@ def run_merge(context: StageContext, stage: MergeStage) -> dict[str, Any]:
     """Merge the adapter of a train stage."""
     options = MergeOptions.model_validate(stage.model_dump(exclude={"kind", "name", "adapter"}))
     with progress_bar("merge") as report:
-        return merge(context.base, context.out / stage.adapter / ADAPTER, context.folder, options,
+        return merge(_base_behind(context, stage), context.out / stage.adapter / ADAPTER, context.folder, options,
                      overwrite=context.overwrite or context.replace, progress=report).to_json()
 
 
@@ -179,10 +194,11 @@ def _train_stage_of(config: ProjectConfig, stage: EvaluateStage) -> TrainStage:
 
 
 def _model_under_test(context: StageContext, train_stage: TrainStage, name: str) -> ModelUnderTest:
+    attention = context.config.model.attention
     if name == "base":
-        return ModelUnderTest(name, context.base, train_stage.quantization)
+        return ModelUnderTest(name, context.base, train_stage.quantization, attention=attention)
     is_train = context.config.stage(name).kind == "train"
-    return ModelUnderTest(name, context.out / name / ADAPTER if is_train else context.out / name)
+    return ModelUnderTest(name, context.out / name / ADAPTER if is_train else context.out / name, attention=attention)
 
 
 def run_report(context: StageContext, stage: ReportStage) -> dict[str, Any]:
@@ -191,8 +207,14 @@ def run_report(context: StageContext, stage: ReportStage) -> dict[str, Any]:
     return {"path": str(context.write_report(context.out, context.out / f"{stage.name}.html"))}
 
 
+def _base_behind(context: StageContext, stage: Any) -> Path:
+    """The base of a train stage, or of that whose adapter a merge stage takes; of any other stage the project's."""
+    train_stage = context.config.stage(stage.adapter) if isinstance(stage, MergeStage) else stage
+    return context.base_of(train_stage) if isinstance(train_stage, TrainStage) else context.base
+
+
 def _base_files(context: StageContext, stage: Any) -> Any:
-    return base_file_hashes(context.base)
+    return base_file_hashes(_base_behind(context, stage))
 
 
 def _trained_hash(context: StageContext, result: dict[str, Any]) -> str:

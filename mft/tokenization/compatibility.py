@@ -40,7 +40,7 @@ def format_for(name: str | Mapping[str, Any], tokenizer: "TextTokenizer") -> Pro
         raise TokenizerError(
             f"{tokenizer.folder}: format '{prompt_format.name}' needs {', '.join(missing)} as control tokens of the vocabulary, one id "
             "each; this tokenizer has none of that name, and as ordinary text a message could write them too. "
-            f"Formats that go with it: {', '.join(_fitting(tokenizer)) or 'none'}")
+            f"A project adds them with model.add_tokens. Formats that go with it: {', '.join(_fitting(tokenizer)) or 'none'}")
     return prompt_format
 
 

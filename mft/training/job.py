@@ -8,10 +8,11 @@ import torch
 
 from mft.errors import ConfigError, DataError
 from mft.files import hash_file, sha256_json
+from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
 from mft.modeling.start import start_faults
-from mft.modeling.targets import target_faults
+from mft.modeling.targets import base_layers, target_faults, targeted_modules
 from mft.tokenization.dealing import attention_weight
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
 from mft.training.health import health_faults
@@ -42,8 +43,8 @@ class TrainJob:
     def key(self, data_sha256: str, base_files: dict[str, str]) -> str:
         """Hash of everything that changes what is trained. The engine and the number of ranks do not: a run may go on with others."""
         return sha256_json({
-            "model": self.model.model_dump(exclude={"base"}), "base": base_files, "quantization": self.quantization.model_dump(),
-            "adapter": self.adapter.model_dump(), "tasks": self.tasks.model_dump(),
+            "model": self.model.model_dump(exclude={"base", "attention"}), "base": base_files,
+            "quantization": self.quantization.model_dump(), "adapter": self.adapter.model_dump(), "tasks": self.tasks.model_dump(),
             "training": self.training.model_dump(exclude=FREE), "data": data_sha256,
             "start": hash_file(self.start / "adapter_model.safetensors")["sha256"] if self.start else None})
 
@@ -64,7 +65,7 @@ def check_job(job: TrainJob, tokens: RunTokens, ranks: int) -> None:
     base_config = read_model_config(job.base)
     faults = [*job_faults(job, ranks), *_data_faults(job, tokens), *adapter_faults(job.adapter, job.quantization),
               *optimizer_faults(job.training, job.adapter), *health_faults(job.training.health, job.distributed.engine),
-              *target_faults(base_config, job.adapter),
+              *target_faults(base_config, job.adapter), *_row_faults(job, base_config),
               *(start_faults(job.start, job.adapter, base_config, base_file_hashes(job.base)) if job.start else ())]
     if faults:
         raise ConfigError(faults)
@@ -90,6 +91,22 @@ def job_faults(job: TrainJob, ranks: int) -> list[str]:
         faults.append(f"training.optimizer is {training.optimizer}, whose state {engine} cannot shard; use adamw, or engine ddp")
     if engine == "fsdp" and job.adapter.type == "full":
         faults.append("adapter.type is full with distributed.engine fsdp, which is not supported; use deepspeed with zero_stage: 3")
+    return faults
+
+
+def _row_faults(job: TrainJob, base_config: dict[str, Any]) -> list[str]:
+    """What does not go with the trained rows of `model.add_tokens`."""
+    if job.adapter.type == "full" or not added_tokens(job.base):
+        return []
+    faults = []
+    if job.distributed.engine == "fsdp" or job.distributed.stage == 3:
+        named = "fsdp" if job.distributed.engine == "fsdp" else "deepspeed with zero_stage 3"
+        faults.append(f"model.add_tokens with distributed.engine {named}: PEFT does not train single rows of an embedding that is sharded; "
+                      "use ddp or deepspeed with zero_stage 1 or 2")
+    layers = base_layers(base_config)
+    if layers.head in targeted_modules(layers, job.adapter):
+        faults.append(f"adapter.targets: '{layers.head}': with model.add_tokens its new rows are trained by themselves, and a LoRA pair on "
+                      "the whole of it would change them too; leave it out")
     return faults
 
 

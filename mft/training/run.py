@@ -14,6 +14,7 @@ from trl.trainer.utils import add_fused_lm_head
 from mft.errors import Interrupted
 from mft.files import read_json, write_json
 from mft.modeling.adapters import AdapterFacts, add_adapter, quantization_of_base
+from mft.modeling.added_tokens import added_tokens, original_base
 from mft.modeling.base import lasting_name, read_model_config
 from mft.modeling.load import load_base
 from mft.modeling.memory import choose_recompute, free_memory_bytes
@@ -68,8 +69,8 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
         logger.info("%s: this run is finished; nothing to do", out)
         return finished
     started = time.perf_counter()
-    facts = AdapterFacts(lasting_name(job.model.base, job.base), base_files, tokens.prompt_format.reference, job.model.context,
-                         job.quantization)
+    facts = AdapterFacts(lasting_name(job.model.base, original_base(job.base)), base_files, tokens.prompt_format.reference,
+                         job.model.context, job.quantization, list(added_tokens(job.base)))
     follow = Tracking(tracking or TrackingOptions(job.model.base, out.name), out, fresh=resume == "never", first_rank=is_first_rank())
     on_first_rank(follow.begin)
     with follow, Watchdog(out, job.training.health.watchdog_minutes * 60, rank()) as watchdog, StopOnSignal() as stop:
@@ -87,7 +88,8 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
         write_json(out / RUN, {
             "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
             **last_losses(out / METRICS, trainer.task_names), "seconds": time.perf_counter() - started, "ranks": world_size(),
-            "memory": peak_memory(), "trainable_parameters": sum(weight.numel() for weight in weights.values()),
+            "attention": trainer.model.config._attn_implementation, "memory": peak_memory(),
+            "trainable_parameters": sum(weight.numel() for weight in weights.values()),
             "tokens": tokens.summary(), "samples": tokens.examples(3), "evaluation": trainer.last_evaluation,
             "best": {"step": best.step, "eval/loss": best.loss} if best.step is not None else None, "stopped_early_at": best.stopped_at,
             "resumed_from": str(checkpoint) if checkpoint else None})
@@ -152,9 +154,10 @@ def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | Non
 
 
 def _load(job: TrainJob, checkpoint: Path | None) -> PreTrainedModel | PeftModel:
-    model = load_base(job.base, quantization_of_base(job.adapter, job.quantization), sharded=job.distributed.stage == 3)
+    model = load_base(job.base, quantization_of_base(job.adapter, job.quantization), sharded=job.distributed.stage == 3,
+                      attention=job.model.attention)
     add_fused_lm_head(model)
-    adapted = add_adapter(model, job.adapter, job.training.seed, start=job.start)
+    adapted = add_adapter(model, job.adapter, job.training.seed, start=job.start, new_tokens=list(added_tokens(job.base).values()))
     if checkpoint is not None:
         load_start(adapted, checkpoint)
     return adapted

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl
 
 from mft.files import append_json_line, read_json, write_json
+from mft.modeling.modes import uncast_inputs
 from mft.training.balancing import Balancer
 from mft.training.callbacks import StopOnSignal
 from mft.training.checkpoints import checkpoints, whole_checkpoint
@@ -24,7 +26,7 @@ from mft.training.config import WEIGHED_MODES, TasksConfig, TrainingConfig, loss
 from mft.training.disk import full_disk_named, size_bytes
 from mft.training.engine_state import load_optimizer_state, optimizer_state, trainable_state
 from mft.training.health import StepHealth
-from mft.training.losses import StepCounts, count_step, task_loss, task_sums
+from mft.training.losses import StepCounts, check_trains, count_step, task_loss, task_sums
 from mft.training.optimizers import make_optimizer, make_schedule
 from mft.training.rows import DealtBatches, PackedRows, RankLoader, TrainBatch
 from mft.training.utilization import Utilization
@@ -70,6 +72,9 @@ class MultiTaskTrainer(Trainer):
         self._used_weights = self.weights
         self._clock = time.perf_counter()
         super().__init__(train_dataset=train_rows, data_collator=train_rows.batch, **options)
+        self._adapter_layers = [layer for layer in self.model.modules() if isinstance(layer, LoraLayer)] if autocast else []
+        # On the device: a GPU is waited for once a step and when a line is written, not in every micro-batch.
+        self.window = self.window.to(self.args.device)
 
     def stop_on(self, stop: StopOnSignal) -> None:
         """Stop all ranks after the same step once one of them has got a signal."""
@@ -131,10 +136,13 @@ class MultiTaskTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         counts = reduce(add, (self._counts(batch) for batch in batches))
         asked = torch.tensor([float(self.stop is not None and self.stop.received is not None)], dtype=torch.float64)
-        told = self.accelerator.reduce(torch.cat((counts.tokens, counts.samples, asked)).to(device), "sum")
+        own = torch.cat((counts.tokens, counts.samples, asked)).to(device)
+        self.window[1] += own[:len(self.task_names)]
+        told = self.accelerator.reduce(own, "sum")
         tokens, samples, asked = told.split([len(self.task_names), len(self.task_names), 1])
         self.ranks_asked_to_stop = asked
-        return batches, StepCounts(tokens, samples)
+        check_trains(counts := StepCounts(tokens, samples))
+        return batches, counts
 
     def _counts(self, batch: TrainBatch) -> StepCounts:
         return count_step(batch["labels"][:, 1:], batch["task_ids"][:, 1:], batch["sample_ids"][:, 1:], len(self.task_names))
@@ -147,6 +155,12 @@ class MultiTaskTrainer(Trainer):
             return contextlib.nullcontext()
         return torch.autocast(self.args.device.type, dtype=self.autocast, cache_enabled=cache_enabled)
 
+    def training_step(self, model: torch.nn.Module, inputs: TrainBatch, num_items_in_batch: StepCounts | None = None) -> Tensor:
+        """Forward and backward pass of a micro-batch."""
+        with uncast_inputs(self._adapter_layers):
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
     def compute_loss(self, model: torch.nn.Module, inputs: TrainBatch, return_outputs: bool = False,
                      num_items_in_batch: StepCounts | None = None) -> Tensor:
         """This micro-batch's part of the step's loss, times the number of ranks (which average their gradients)."""
@@ -154,12 +168,11 @@ class MultiTaskTrainer(Trainer):
                        use_cache=False, fused_lm_head=True)
         labels, task_ids = inputs["labels"][:, 1:], inputs["task_ids"][:, 1:]
         token_losses = -output.log_probs
-        sums = task_sums(token_losses, labels, task_ids, len(self.task_names)).cpu()
+        self.window[0] += task_sums(token_losses, labels, task_ids, len(self.task_names))
         self._used_weights = self.weights
-        self.window += torch.stack((sums, self._counts(inputs).tokens.cpu()))
         self.window_tokens += labels.numel() + 1 if len(inputs["samples"]) else 0
         part = task_loss(token_losses, labels, task_ids, inputs["sample_ids"][:, 1:], self.balance, self.weights,
-                         num_tasks=len(self.task_names), counts=num_items_in_batch)
+                         num_tasks=len(self.task_names), counts=num_items_in_batch, num_samples=max(1, len(inputs["samples"])))
         loss = part * self.accelerator.num_processes
         if self.health is not None:
             samples = inputs["samples"]
@@ -176,7 +189,7 @@ class MultiTaskTrainer(Trainer):
 
     def _step_losses(self) -> dict[str, float]:
         """Mean loss of each task in this step so far, over all ranks."""
-        totals, counts = self.accelerator.reduce((self.window - self._window_before).to(self.args.device), "sum").tolist()
+        totals, counts = self.accelerator.reduce(self.window - self._window_before, "sum").tolist()
         return {name: total / count for name, total, count in zip(self.task_names, totals, counts, strict=True) if count}
 
     def _run_epoch(self, *args: Any, **options: Any) -> None:
@@ -202,8 +215,8 @@ class MultiTaskTrainer(Trainer):
             append_json_line(self.metrics_path, {"step": self.state.global_step, **values})
 
     def _training_line(self, logs: dict[str, float]) -> dict[str, float]:
-        shared = torch.cat((self.window.flatten(), torch.tensor([self.window_tokens], dtype=torch.float64)))
-        *window, tokens_seen = self.accelerator.reduce(shared.to(self.args.device), "sum").tolist()
+        shared = torch.cat((self.window.flatten(), self.window.new_tensor([self.window_tokens])))
+        *window, tokens_seen = self.accelerator.reduce(shared, "sum").tolist()
         totals, counts = window[:len(self.task_names)], window[len(self.task_names):]
         seconds = time.perf_counter() - self._clock
         self._clock = time.perf_counter()

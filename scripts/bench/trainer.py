@@ -32,6 +32,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+# One thread, that does not spin: several on the one CPU that the bench keeps to would wait for each other most of the time.
+os.environ.update({"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "3000", "TOKENIZERS_PARALLELISM": "false"})
+
 import torch
 import transformers
 from trainer_contestants import Seen, Work, make_work, run_mft, run_trl

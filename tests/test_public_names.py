@@ -9,7 +9,8 @@ PUBLIC = {
     "mft.formats.get": ["name", "bos", "eos", "control", "template"],
     "mft.tokenization.encode": ["conversation", "prompt_format", "tokenizer", "task_id"],
     "mft.tokenization.pack": ["lengths", "capacity", "seed"],
-    "mft.training.losses.task_loss": ["token_losses", "labels", "task_ids", "sample_ids", "mode", "weights", "num_tasks", "counts", "num_samples"],
+    "mft.training.losses.task_loss": ["token_losses", "labels", "task_ids", "sample_ids", "mode", "weights", "num_tasks", "counts",
+                                       "num_samples"],
     "mft.merging.merge": ["base", "adapter", "out", "options", "prompt_format", "overwrite", "progress"],
 }
 

@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from training.linear_trainer import LinearTrainer
-from training.wandb_file import read_run
+from training.wandb_file import finished_run
 
 from mft.errors import TrainingStopped
 from mft.training.tracking import Tracking, TrackingOptions, tracking_faults
@@ -59,14 +58,8 @@ def offline(monkeypatch):
 
 
 def runs(folder):
-    """What wandb's own process has written; it may still be at it when `finish` has returned."""
-    for _ in range(30):
-        paths = sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
-        found = [read_run(path) for path in paths]
-        if all("exit_code" in run and "id" in run for run in found):
-            break
-        time.sleep(0.1)
-    return found
+    paths = sorted((folder / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    return [finished_run(path) for path in paths]
 
 
 def series(run, name):

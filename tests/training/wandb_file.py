@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -24,6 +25,16 @@ def records(path):
         whole = part if kind in (FULL, FIRST) else whole + part
         if kind in (FULL, LAST):
             yield wandb_internal_pb2.Record.FromString(whole)
+
+
+def finished_run(path):
+    """`read_run` once the run has been written to its end: wandb's own process may still be at it when `finish` has returned."""
+    for _ in range(50):
+        found = read_run(path)
+        if "id" in found and "exit_code" in found:
+            break
+        time.sleep(0.1)
+    return found
 
 
 def read_run(path):

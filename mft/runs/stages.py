@@ -125,7 +125,7 @@ def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
     """Encode the data, fine-tune the adapter; on several ranks, start them unless this is one of them."""
     tokens = encode_stage(context, stage)
     if not started_by_torchrun() and (ranks := _ranks_to_start(context, stage)) is not None:
-        check_job(train_job(context, stage), tokens, ranks)
+        check_job(train_job(context, stage), tokens, ranks, context.config.tracking.generations)
         _start(context, stage, ranks)
         return dict(read_json(context.folder / RUN))
     longest = read_model_config(context.base).get("max_position_embeddings", context.config.model.context)
@@ -135,11 +135,16 @@ def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
                  overwrite=context.overwrite, replace_other=context.replace, tracking=tracking)
 
 
+def ranks_here(context: StageContext, stage: TrainStage) -> int:
+    """How many ranks of a train stage this machine is to run."""
+    distributed = stage.distributed
+    return context.processes or distributed.processes or (max(1, device_count()) if distributed.engine != "none" else 1)
+
+
 def _ranks_to_start(context: StageContext, stage: TrainStage) -> int | None:
     """How many processes to start on this machine; None: train in this one."""
-    distributed = stage.distributed
-    ranks = context.processes or distributed.processes or (max(1, device_count()) if distributed.engine != "none" else 1)
-    return None if ranks == 1 and distributed.engine in ("none", "ddp") else ranks
+    ranks = ranks_here(context, stage)
+    return None if ranks == 1 and stage.distributed.engine in ("none", "ddp") else ranks
 
 
 def _start(context: StageContext, stage: TrainStage, ranks: int) -> None:

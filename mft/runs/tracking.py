@@ -7,6 +7,7 @@ from mft.data.pipeline import read_built
 from mft.evaluation.samples import generate_samples, pick_exercises
 from mft.files import MANIFEST, read_json
 from mft.runs.config import ProjectConfig, TrainStage
+from mft.training.ranks import is_first_rank
 from mft.training.tokens import RunTokens
 from mft.training.tracking import Sampler, TrackingOptions
 
@@ -19,8 +20,9 @@ def tracking_options(config: ProjectConfig, stage: TrainStage, data: Path, token
     tracking = config.tracking
     return TrackingOptions(
         project=config.name, name=stage.name, wandb=tracking.wandb, tensorboard=tracking.tensorboard, config=config.model_dump(mode="json"),
-        data=read_json(data / MANIFEST),
-        sampler=answer_prompts(data, tokens, tracking.generations, config.model.context, longest) if tracking.generations else None)
+        data=read_json(data / MANIFEST), generations=tracking.generations,
+        sampler=answer_prompts(data, tokens, tracking.generations, config.model.context, longest)
+        if tracking.generations and is_first_rank() else None)
 
 
 def answer_prompts(data: Path, tokens: RunTokens, number: int, context: int, longest: int) -> Sampler:

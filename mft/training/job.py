@@ -1,6 +1,7 @@
 """What decides what a run gives, and every reason to refuse it before a weight is loaded."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
 from mft.training.health import health_faults
 from mft.training.optimizers import optimizer_faults
 from mft.training.tokens import RunTokens
+from mft.training.tracking import tracking_faults
 
 FREE = {"log_every", "checkpoint_every", "keep_last", "micro_batch_rows", "recompute", "health"}
 """Settings of `training` that may change when a run goes on: they do not change what is trained."""
@@ -50,12 +52,23 @@ class TrainJob:
 
 
 def base_file_hashes(base: Path) -> dict[str, str]:
-    """sha256 of config.json and of every weights file of a base."""
-    return {path.name: hash_file(path)["sha256"] for path in sorted([base / "config.json", *base.glob("*.safetensors")])}
+    """sha256 of config.json and of every weights file of a base; a file that is as it was is read once in a process."""
+    found = {}
+    for path in sorted([base / "config.json", *base.glob("*.safetensors")]):
+        status = path.stat()
+        found[path.name] = _sha256(path, status.st_size, status.st_mtime_ns)
+    return found
 
 
-def check_job(job: TrainJob, tokens: RunTokens, ranks: int) -> None:
-    """Refuse, all at once, what cannot run on this many processes with this data.
+@cache
+def _sha256(path: Path, size: int, modified_ns: int) -> str:
+    return str(hash_file(path)["sha256"])
+
+
+def check_job(job: TrainJob, tokens: RunTokens, ranks: int, generations: int = 0) -> None:
+    """Refuse, all at once, what cannot run on this many processes with this data. No weights file is read.
+
+    `generations`: prompts that are to be answered at each evaluation.
 
     Raises:
         ConfigError: every contradiction, one line each. DataError: no sample is left to train on. ModelError: the context is longer
@@ -66,11 +79,23 @@ def check_job(job: TrainJob, tokens: RunTokens, ranks: int) -> None:
     faults = [*job_faults(job, ranks), *_data_faults(job, tokens), *adapter_faults(job.adapter, job.quantization),
               *optimizer_faults(job.training, job.adapter), *health_faults(job.training.health, job.distributed.engine),
               *target_faults(base_config, job.adapter), *_row_faults(job, base_config),
-              *(start_faults(job.start, job.adapter, base_config, base_file_hashes(job.base)) if job.start else ())]
+              *tracking_faults(generations, engine=job.distributed.engine, zero_stage=job.distributed.stage,
+                               evaluate_every=job.training.evaluate_every),
+              *(start_faults(job.start, job.adapter, base_config) if job.start else ())]
     if faults:
         raise ConfigError(faults)
     if not tokens.train:
         raise DataError("no sample is left to train on; the data's manifest says what was dropped and why")
+
+
+def check_start(job: TrainJob, base_files: dict[str, str]) -> None:
+    """Refuse an adapter to go on with that was trained on another base. `base_files`: as `base_file_hashes` gives them.
+
+    Raises:
+        ConfigError: each file that differs.
+    """
+    if job.start and (faults := start_faults(job.start, job.adapter, read_model_config(job.base), base_files)):
+        raise ConfigError(faults)
 
 
 def job_faults(job: TrainJob, ranks: int) -> list[str]:

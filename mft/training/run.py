@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Tra
 from trl.trainer.utils import add_fused_lm_head
 
 from mft.errors import Interrupted
-from mft.files import read_json, write_json
+from mft.files import write_json
 from mft.modeling.adapters import AdapterFacts, add_adapter, quantization_of_base
 from mft.modeling.added_tokens import added_tokens, original_base
 from mft.modeling.base import lasting_name, read_model_config
@@ -27,7 +27,7 @@ from mft.training.callbacks import StopOnSignal, TerminalProgress
 from mft.training.early_stopping import BEST_ADAPTER, BestEvaluation
 from mft.training.engine_state import trainable_state
 from mft.training.health import StepHealth
-from mft.training.job import TrainJob, activations_type, attention_weight_of, base_file_hashes, check_job
+from mft.training.job import TrainJob, activations_type, attention_weight_of, base_file_hashes, check_job, check_start
 from mft.training.noise import noisy_embeddings
 from mft.training.outcome import last_losses, save_adapter
 from mft.training.ranks import is_first_rank, join_ranks, on_first_rank, rank, world_size
@@ -60,10 +60,12 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
         TrainingStopped: a loss or a gradient is not finite.
         Interrupted: a signal came; the state is saved and `resume` goes on from it.
     """
-    check_job(job, tokens, world_size())
+    tracking = tracking or TrackingOptions(job.model.base, out.name)
+    check_job(job, tokens, world_size(), tracking.generations)
     check_balance(job.tasks, tokens.task_names, tokens.validation.records["task"])
     join_ranks(job.distributed.timeout_minutes, deepspeed=job.distributed.engine == "deepspeed")
     base_files = on_first_rank(lambda: base_file_hashes(job.base))
+    check_start(job, base_files)
     finished, checkpoint = on_first_rank(lambda: claim_run(out, job.key(tokens.sha256, base_files), resume, overwrite, replace_other))
     if finished is not None:
         logger.info("%s: this run is finished; nothing to do", out)
@@ -71,7 +73,7 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     started = time.perf_counter()
     facts = AdapterFacts(lasting_name(job.model.base, original_base(job.base)), base_files, tokens.prompt_format.reference,
                          job.model.context, job.quantization, list(added_tokens(job.base)))
-    follow = Tracking(tracking or TrackingOptions(job.model.base, out.name), out, fresh=resume == "never", first_rank=is_first_rank())
+    follow = Tracking(tracking, out, fresh=resume == "never", first_rank=is_first_rank())
     on_first_rank(follow.begin)
     with follow, Watchdog(out, job.training.health.watchdog_minutes * 60, rank()) as watchdog, StopOnSignal() as stop:
         trainer = _trainer(job, tokens, out, checkpoint, watchdog.tick)
@@ -83,17 +85,21 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
             raise Interrupted(f"stopped by a signal after step {trainer.state.global_step}; the state is saved in {out}; "
                               "the same command goes on from there")
         weights = trainable_state(trainer)
-    if is_first_rank():
+
+    def leave() -> dict[str, Any]:
         save_adapter(trainer.model, facts, tokens.tokenizer, tokens.prompt_format, out / ADAPTER, weights)
-        write_json(out / RUN, {
+        record = {
             "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
             **last_losses(out / METRICS, trainer.task_names), "seconds": time.perf_counter() - started, "ranks": world_size(),
             "attention": trainer.model.config._attn_implementation, "memory": peak_memory(),
             "trainable_parameters": sum(weight.numel() for weight in weights.values()),
             "tokens": tokens.summary(), "samples": tokens.examples(3), "evaluation": trainer.last_evaluation,
             "best": {"step": best.step, "eval/loss": best.loss} if best.step is not None else None, "stopped_early_at": best.stopped_at,
-            "resumed_from": str(checkpoint) if checkpoint else None})
-    return on_first_rank(lambda: dict(read_json(out / RUN)))
+            "resumed_from": str(checkpoint) if checkpoint else None}
+        write_json(out / RUN, record)
+        return record
+
+    return on_first_rank(leave)
 
 
 def peak_memory() -> dict[str, int]:
@@ -107,8 +113,7 @@ def _watched(trainer: MultiTaskTrainer, job: TrainJob, tokens: RunTokens, out: P
     """Let the run be watched: losses that are not finite, the best evaluation, and those who only follow."""
     def keep(step: int, loss: float) -> None:
         weights = trainable_state(trainer)
-        if is_first_rank():
-            save_adapter(trainer.model, facts, tokens.tokenizer, tokens.prompt_format, out / BEST_ADAPTER, weights)
+        on_first_rank(lambda: save_adapter(trainer.model, facts, tokens.tokenizer, tokens.prompt_format, out / BEST_ADAPTER, weights))
 
     trainer.watch_steps(StepHealth(job.training.health, out, fp16=job.quantization.compute_dtype == "fp16"))
     best = BestEvaluation(job.training.early_stopping, keep if job.training.keep_best else None)

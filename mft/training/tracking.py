@@ -42,7 +42,10 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrackingOptions:
-    """Where a run is followed. `config`: the resolved project; `data`: the manifest of its built data."""
+    """Where a run is followed. `config`: the resolved project; `data`: the manifest of its built data.
+
+    `generations`: held-out prompts that are answered at each evaluation; `sampler`: answers them, on the first rank.
+    """
 
     project: str
     name: str
@@ -50,6 +53,7 @@ class TrackingOptions:
     tensorboard: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    generations: int = 0
     sampler: Sampler | None = None
 
 

@@ -24,7 +24,7 @@ def ended(code, error, lost_contact=False):
 
 
 def test_all_done_is_no_error():
-    judge({0: DONE, 1: DONE}, {0, 1}, 2)
+    assert judge({0: DONE, 1: DONE}, {0, 1}, 2) is None
 
 
 @pytest.mark.parametrize(("outcomes", "error", "message", "code"), [

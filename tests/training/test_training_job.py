@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from mft.errors import ConfigError, ModelError
+from mft.files import hash_file
 from mft.modeling.base import resolve_base
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
-from mft.training.job import TrainJob, check_job
+from mft.training.job import TrainJob, base_file_hashes, check_job
 
 TOKENS = SimpleNamespace(task_names=["add", "name"], train=[1], validation=[1], dropped=Counter())
 
@@ -75,3 +76,25 @@ def test_the_engine_and_the_micro_batch_do_not_make_it_another_run():
     one, two = job(), job(distributed={"engine": "ddp"}, training={"micro_batch_rows": 4})
     assert one.key("data", {}) == two.key("data", {})
     assert one.key("data", {}) != job(training={"learning_rate": 2e-4}).key("data", {})
+
+
+def test_prompts_that_no_rank_could_answer_are_refused():
+    check_job(job(), TOKENS, 1, generations=3)
+    with pytest.raises(ConfigError, match=r"tracking\.generations is 3, but under distributed\.engine deepspeed with zero_stage 3"):
+        check_job(job(distributed={"engine": "deepspeed", "zero_stage": 3}), TOKENS, 2, generations=3)
+    with pytest.raises(ConfigError, match=r"tracking\.generations is 3.*evaluate_every is 0"):
+        check_job(job(training={"evaluate_every": 0}), TOKENS, 1, generations=3)
+
+
+def test_a_weights_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    read = []
+    monkeypatch.setattr("mft.training.job.hash_file", lambda path: read.append(path.name) or hash_file(path))
+    first = base_file_hashes(tmp_path)
+    assert base_file_hashes(tmp_path) == first
+    assert read == ["config.json", "model.safetensors"]
+    weights.write_bytes(b"three")
+    assert base_file_hashes(tmp_path)["model.safetensors"] != first["model.safetensors"]
+    assert read[2:] == ["model.safetensors"]

@@ -234,11 +234,12 @@ if os.environ.get("RANK") == "1":
 
 
 @slow
-def test_a_nan_on_one_rank_under_zero2_stops_both_and_names_the_rows(tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine", [["engine=ddp"], ["engine=deepspeed", "zero_stage=2"]])
+def test_a_nan_on_one_rank_stops_both_and_names_the_rows(engine, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(POISON)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     config = write_project(tmp_path / "project", steps=6, every=2)
-    process = start(config, "--nproc", "2", "stages.train.distributed.engine=deepspeed", "stages.train.distributed.zero_stage=2")
+    process = start(config, "--nproc", "2", *(f"stages.train.distributed.{setting}" for setting in engine))
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 3, errors
     assert json.loads(out)["error"].startswith("step 3: the loss is not finite (rank 1 micro-batch 0: nan); losses by task: ")

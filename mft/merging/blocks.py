@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from mft.merging.reader import StoredTensor
+from mft.modeling.safetensors_header import StoredTensor
 
 Result = TypeVar("Result")
 

@@ -15,8 +15,9 @@ import torch
 from mft.errors import ModelError
 from mft.files import read_json
 from mft.merging import token_rows
-from mft.merging.reader import SafetensorsReader, StoredTensor
+from mft.merging.reader import SafetensorsReader
 from mft.merging.token_rows import TokenRows
+from mft.modeling.safetensors_header import StoredTensor
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

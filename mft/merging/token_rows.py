@@ -13,7 +13,7 @@ import torch
 
 from mft.errors import ModelError
 from mft.merging.blocks import Block
-from mft.merging.reader import StoredTensor
+from mft.modeling.safetensors_header import StoredTensor
 
 KEY = "trainable_token_indices"
 ENDING = ".token_adapter.trainable_tokens_delta"

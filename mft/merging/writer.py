@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from mft.errors import OutputError
-from mft.merging.reader import INDEX, SINGLE, TORCH_DTYPES, StoredTensor
+from mft.merging.reader import INDEX, SINGLE
+from mft.modeling.safetensors_header import TORCH_DTYPES, StoredTensor
 
 WRITE_BYTES = 1 << 20
 """Bytes of one write call. With 4 MB, Linux 6 spent six times the processor time in the page cache (ext4)."""

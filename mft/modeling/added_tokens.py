@@ -149,14 +149,15 @@ def _refuse_known(base: Path, tokens: Sequence[str], tokenizer: "TextTokenizer")
 
 def _write_weights(base: Path, config: dict[str, Any], folder: Path, new: "NewRows") -> int:
     """Write the files of embedding and head with new rows, link the others; returns the rows of the embedding."""
-    from mft.modeling.new_rows import read_header, write_with_rows
+    from mft.modeling.new_rows import write_with_rows
+    from mft.modeling.safetensors_header import read_header
     from mft.modeling.targets import base_layers
 
     layers = base_layers(config)
     wanted = [f"{layers.embedding}.weight"] + ([] if layers.tied or layers.head is None else [f"{layers.head}.weight"])
     files = sorted(base.glob("*.safetensors"))
-    headers = {file: read_header(file)[0] for file in files}
-    entries = {name: entry for header in headers.values() for name, entry in header.items()}
+    headers = {file: {tensor.name: tensor for tensor in read_header(file)} for file in files}
+    entries = {name: tensor for header in headers.values() for name, tensor in header.items()}
     if lost := [name for name in wanted if name not in entries]:
         raise ModelError(f"model.add_tokens: {base}: has no tensor '{lost[0]}' in .safetensors files, so there is nothing to add rows to")
     if odd := [name for name in (f"{layers.head}.bias", *([f"{layers.head}.weight"] if layers.tied else [])) if name in entries]:
@@ -173,7 +174,7 @@ def _write_weights(base: Path, config: dict[str, Any], folder: Path, new: "NewRo
         if "total_size" in index.get("metadata", {}):
             index["metadata"]["total_size"] += grown
         write_json(folder / INDEX, index)
-    return new.total(int(entries[wanted[0]]["shape"][0]))
+    return new.total(entries[wanted[0]].shape[0])
 
 
 def _link(source: Path, target: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import torch
 
 from mft.errors import ModelError
+from mft.modeling.safetensors_header import StoredTensor, read_header, read_metadata
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CHUNK_BYTES = 1 << 23
 
 
@@ -31,25 +31,18 @@ class NewRows:
         return max(rows, self.first + self.count)
 
 
-def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """The header of a safetensors file (name -> dtype, shape, data_offsets; `__metadata__`), and where its data begin."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header: dict[str, dict[str, Any]] = json.loads(file.read(length))
-    return header, 8 + length
-
-
-def check_room(name: str, entry: dict[str, Any], new: NewRows) -> None:
+def check_room(tensor: StoredTensor, new: NewRows) -> None:
     """Refuse a tensor that rows cannot be added to.
 
     Raises:
         ModelError: it is no floating point matrix, or has no row for tokens that the tokenizer has already.
     """
-    if entry["dtype"] not in DTYPES or len(entry["shape"]) != 2:
-        raise ModelError(f"model.add_tokens: '{name}' is {entry['dtype']} {entry['shape']}; rows are only added to floating point matrices")
-    if entry["shape"][0] < new.first:
-        raise ModelError(f"model.add_tokens: the tokenizer has {new.first} tokens, but '{name}' only {entry['shape'][0]} rows; the base's "
-                         "own added tokens have no rows, so it and its tokenizer do not belong together")
+    if not tensor.is_floating or len(tensor.shape) != 2:
+        raise ModelError(f"model.add_tokens: '{tensor.name}' is {tensor.dtype} {list(tensor.shape)}; rows are only added to floating point "
+                         "matrices")
+    if tensor.shape[0] < new.first:
+        raise ModelError(f"model.add_tokens: the tokenizer has {new.first} tokens, but '{tensor.name}' only {tensor.shape[0]} rows; the "
+                         "base's own added tokens have no rows, so it and its tokenizer do not belong together")
 
 
 def write_with_rows(source: Path, target: Path, names: Collection[str], new: NewRows) -> int:
@@ -58,34 +51,28 @@ def write_with_rows(source: Path, target: Path, names: Collection[str], new: New
     Raises:
         ModelError: as `check_room`.
     """
-    header, start = read_header(source)
-    metadata = header.pop("__metadata__", None)
-    order = sorted(header, key=lambda name: header[name]["data_offsets"][0])
+    tensors, metadata = read_header(source), read_metadata(source)
     out: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     position = 0
-    for name in order:
-        entry = dict(header[name])
-        begin, end = entry["data_offsets"]
-        size = end - begin
-        if name in names:
-            check_room(name, entry, new)
-            rows, columns = entry["shape"]
-            entry["shape"] = [new.total(rows), columns]
-            size = new.total(rows) * columns * DTYPES[entry["dtype"]].itemsize
-        out[name] = entry | {"data_offsets": [position, position + size]}
+    for tensor in tensors:
+        shape, size = tensor.shape, tensor.num_bytes
+        if tensor.name in names:
+            check_room(tensor, new)
+            shape = (new.total(shape[0]), shape[1])
+            size = shape[0] * shape[1] * tensor.torch_dtype.itemsize
+        out[tensor.name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [position, position + size]}
         position += size
     text = json.dumps(out, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with source.open("rb") as read, target.open("xb") as write:
         write.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            begin, end = header[name]["data_offsets"]
-            read.seek(start + begin)
-            if name in names:
-                _copy_and_extend(read, write, header[name], new)
+        for tensor in tensors:
+            read.seek(tensor.offset)
+            if tensor.name in names:
+                _copy_and_extend(read, write, tensor, new)
             else:
-                _copy(read, write, end - begin)
-    return position - max((entry["data_offsets"][1] for entry in header.values()), default=0)
+                _copy(read, write, tensor.num_bytes)
+    return position - sum(tensor.num_bytes for tensor in tensors)
 
 
 def _copy(read: BinaryIO, write: BinaryIO, size: int) -> None:
@@ -95,10 +82,9 @@ def _copy(read: BinaryIO, write: BinaryIO, size: int) -> None:
         size -= len(data)
 
 
-def _copy_and_extend(read: BinaryIO, write: BinaryIO, entry: dict[str, Any], new: NewRows) -> None:
+def _copy_and_extend(read: BinaryIO, write: BinaryIO, tensor: StoredTensor, new: NewRows) -> None:
     """Rows of known tokens as they are, then the new ones, then what is left of the padding."""
-    dtype = DTYPES[entry["dtype"]]
-    rows, columns = entry["shape"]
+    dtype, (rows, columns) = tensor.torch_dtype, tensor.shape
     row_bytes = columns * dtype.itemsize
     total = torch.zeros(columns, dtype=torch.float64)
     left = new.first

@@ -1,7 +1,5 @@
 """An earlier adapter that a run goes on with: whether it is of the same kind, and its weights."""
 
-import json
-import struct
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import nn
 from mft.errors import ModelError
 from mft.files import read_json
 from mft.modeling.config import AdapterConfig
+from mft.modeling.safetensors_header import read_header
 from mft.modeling.targets import base_layers, targeted_modules
 
 WEIGHTS = "adapter_model.safetensors"
@@ -43,7 +42,7 @@ def start_faults(start: Path, adapter: AdapterConfig, base_config: dict[str, Any
     if base_files and (other := sorted(name for name, sha256 in known.items() if base_files.get(name) != sha256)):
         faults.append(f"init_from: {start} was trained on another base: {', '.join(other)} differ from its mft.json")
     asked_for = set(targeted_modules(base_layers(base_config), adapter))
-    trained = {name.removeprefix(PREFIX).split(".lora_")[0] for name in _tensor_names(start / WEIGHTS) if ".lora_" in name}
+    trained = {tensor.name.removeprefix(PREFIX).split(".lora_")[0] for tensor in read_header(start / WEIGHTS) if ".lora_" in tensor.name}
     for names, what in ((asked_for - trained, "which it does not have"), (trained - asked_for, "which adapter.targets leaves out")):
         if names:
             faults.append(f"init_from: adapter.targets: {start} differs in {_listed(names)}, {what}")
@@ -95,13 +94,6 @@ def _type(config: dict[str, Any]) -> str:
     if config.get("use_dora"):
         return "dora" if not config.get("use_rslora") else "dora with rslora"
     return "rslora" if config.get("use_rslora") else "lora"
-
-
-def _tensor_names(path: Path) -> list[str]:
-    """Names in a safetensors file's header: 8 bytes of length, then JSON."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        return [name for name in json.loads(file.read(length)) if name != "__metadata__"]
 
 
 def _listed(names: set[str]) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mft.merging.blocks import LEAST_ROWS, Scratch, cut_rows, for_each_block, plan_blocks
-from mft.merging.reader import StoredTensor
+from mft.modeling.safetensors_header import StoredTensor
 
 
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 127, 128, 191, 2048, 32016, 5632])

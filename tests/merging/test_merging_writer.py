@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 
 from mft.errors import OutputError
-from mft.merging.reader import StoredTensor
 from mft.merging.writer import ShardWriter, plan_shards
+from mft.modeling.safetensors_header import StoredTensor
 
 TENSORS = {"a": torch.randn(100).bfloat16(), "steps": torch.arange(3), "b": torch.randn(7).bfloat16(), "c": torch.randn(300).bfloat16(),
            "d": torch.randn(50).bfloat16()}

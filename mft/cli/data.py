@@ -8,7 +8,7 @@ import typer
 from mft.cli.data_build import EngineOption, RayAddressOption, ShardRowsOption, WorkersOption, build_outcome
 from mft.cli.data_formats import formats
 from mft.cli.data_look import diff, show, stats
-from mft.cli.data_options import ConverterOption, FormatOption, InputArgument, TokenizerOption
+from mft.cli.data_options import ConverterOption, FormatOption, InputArgument, TokenizerOption, check_converter
 from mft.cli.outcome import Outcome, encoded_parts
 
 app = typer.Typer(add_completion=False, help="From sources to clean conversations, and from those to masked, packed token ids.")
@@ -43,6 +43,7 @@ def encode(
     """Conversations -> ids and labels (-100: not trained), counted, and packed into rows."""
     from mft.runs.inputs import encode_input
 
+    check_converter(source, converter)
     facts = encode_input(source, format_name, tokenizer, context, converter, out=out, jsonl=jsonl, overwrite=overwrite)
     return Outcome(facts, encoded_parts(facts))
 

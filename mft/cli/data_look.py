@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mft.cli.data_diff import diff_parts
-from mft.cli.data_options import ConverterOption, FormatOption, InputArgument, TokenizerOption
+from mft.cli.data_options import ConverterOption, FormatOption, InputArgument, TokenizerOption, check_converter
 from mft.cli.data_tables import stats_parts
 from mft.cli.outcome import Outcome
+from mft.errors import OutputError
 
 WIDTH_WITHOUT_TERMINAL = (100, 24)
 
@@ -28,6 +29,7 @@ def show(
     from mft.tokenization.show import pieces, spans
     from mft.tokenization.terminal import render_terminal
 
+    check_converter(source, converter)
     shown = show_input(source, format_name, tokenizer, number, converter, task)
     width = shutil.get_terminal_size(WIDTH_WITHOUT_TERMINAL).columns
     listed: list[dict[str, Any]] = []
@@ -56,6 +58,8 @@ def stats(
         from mft.report.length_plot import check_plot, plot_statistics
 
         check_plot(plot, overwrite=overwrite)
+    elif overwrite:
+        raise OutputError("--overwrite replaces the picture of --plot, which is not given")
     facts = stats_of(folder, format_name, tokenizer, context)
     if plot is not None:
         plot_statistics(facts, plot)

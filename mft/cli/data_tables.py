@@ -60,6 +60,13 @@ def _lines(facts: Facts) -> list[str]:
 def _steps(steps: list[Facts] | None) -> list[Any]:
     if not steps:
         return []
-    rows = [[f"{step['step']} {step.get('task', '')}".strip(), f"{step['read']:,}", f"{step['kept']:,}", counts(step["dropped"])]
-            for step in steps]
+    rows = []
+    for step in steps:
+        rows.append([f"{step['step']} {step.get('task', '')}".strip(), *_counts(step)])
+        sources = step.get("sources", ())
+        rows += [[f"  {source['source']}", *_counts(source)] for source in sources if len(sources) > 1]
     return [Table("steps", ["step", "read", "kept", "dropped"], rows)]
+
+
+def _counts(step: Facts) -> list[str]:
+    return [f"{step['read']:,}", f"{step['kept']:,}", counts(step["dropped"])]

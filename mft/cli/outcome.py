@@ -54,10 +54,11 @@ def encoded_parts(facts: dict[str, Any]) -> list[Any]:
 def _rich_table(table: Table) -> Any:
     from rich import box
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    out = RichTable(title=table.title or None, box=box.SIMPLE, title_justify="left", title_style="bold")
+    out = RichTable(title=Text(table.title) if table.title else None, box=box.SIMPLE, title_justify="left", title_style="bold")
     for index, name in enumerate(table.header):
-        out.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+        out.add_column(Text(name), justify="left" if index == 0 else "right", no_wrap=True)
     for row in table.rows:
-        out.add_row(*row)
+        out.add_row(*map(Text, row))   # a task's name is no markup
     return out

@@ -28,6 +28,8 @@ class Ledger:
         """What the step says of itself beside its counts."""
         self.lists: Mapping[str, Sequence[Mapping[str, Any]]] = {}
         """What is too long for the manifest: file name -> lines."""
+        self.sources: dict[str, Ledger] = {}
+        """The counts of each source of a `read` step, by its name; together they are those of the step."""
         self._located: Counter[str] = Counter()
 
     def drop(self, reason: str, where: str = "", detail: str = "") -> None:
@@ -42,8 +44,11 @@ class Ledger:
         """Count a row that is kept although it is odd (a byte order mark, NUL) or that a step has changed."""
         self.noted[what] += 1
 
-    def absorb(self, counts: Mapping[str, Any]) -> None:
-        """Add what another ledger of the same step counted over other rows: `ShardLedger.to_counts`."""
+    def absorb(self, counts: Mapping[str, Any], source: str | None = None) -> None:
+        """Add what another ledger of the same step counted over other rows: `ShardLedger.to_counts`. `source`: those of this source."""
+        if source is not None:
+            own = self.sources.setdefault(source, Ledger(f"{self.step} {self.task}", source))
+            own.absorb({**counts, "report": {}, "lists": {}, "located": {}})
         self.read += counts["read"]
         self.kept += counts["kept"]
         self.dropped.update(counts["dropped"])
@@ -72,17 +77,30 @@ class Ledger:
         """
         if self.read != self.kept + self.dropped.total():
             raise AssertionError(f"step '{self.step}' does not add up: {self.summary()}")
+        for name, own in self.sources.items():
+            if own.read != own.kept + own.dropped.total():
+                raise AssertionError(f"source '{name}' does not add up: {own.summary()}")
+        if self.sources and (self.read, self.dropped) != (sum(own.read for own in self.sources.values()),
+                                                          sum((own.dropped for own in self.sources.values()), Counter())):
+            raise AssertionError(f"step '{self.step}' and its sources do not add up: {self.summary()}")
         for reason, count in self._located.items():
             if count > SHOWN:
                 logger.log(self.level, "%s: %d in all, the first %d are named above", reason, count, SHOWN)
+        for own in self.sources.values() if len(self.sources) > 1 else ():
+            logger.info("%s, %s: %s", own.step, own.task, own.summary())
         logger.info("%s%s: %s", self.step, f" {self.task}" if self.task else "", self.summary())
 
     def to_json(self) -> dict[str, Any]:
-        """`{step, task?, read, kept, dropped, noted?, report?}`."""
+        """`{step, task?, read, kept, dropped, noted?, report?, sources? [{source, read, kept, dropped}]}`."""
         head = {"step": self.step, "task": self.task} if self.task else {"step": self.step}
         noted = {"noted": dict(sorted(self.noted.items()))} if self.noted else {}
         report = {"report": self.report} if self.report else {}
-        return {**head, "read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items())), **noted, **report}
+        sources = {"sources": [{"source": name} | own.counts() for name, own in self.sources.items()]} if self.sources else {}
+        return {**head, **self.counts(), **noted, **report, **sources}
+
+    def counts(self) -> dict[str, Any]:
+        """`{read, kept, dropped}`."""
+        return {"read": self.read, "kept": self.kept, "dropped": dict(sorted(self.dropped.items()))}
 
 
 class ShardLedger(Ledger):

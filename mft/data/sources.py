@@ -1,7 +1,7 @@
 """The sources of a recipe: their conversations, and the hashes of what decides them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mft.data.readers.csv import CsvOptions
 from mft.data.readers.modelscope import fetch_files
 from mft.data.readers.raw import Place
 from mft.data.source_config import CodeSource, CsvSource, FileSource, HubSource, LocalSource, ModelscopeSource, PythonCodeSource, Source
-from mft.data.walk import named_files, source_files, tree_folder
+from mft.data.walk import end_of_path, named_files, source_files, tree_folder
 from mft.errors import DataError
 from mft.files import hash_file, sha256_json
 
@@ -56,6 +56,25 @@ def read_file_of(source: FileSource | ModelscopeSource, label: str, path: Path, 
     kind = source.type if isinstance(source, FileSource) else None
     options = CsvOptions(source.delimiter, source.names) if isinstance(source, CsvSource) else None
     yield from read_conversations(path, source.converter, ledger, task=task, label=label, kind=kind, csv=options, train=source.train)
+
+
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """What the ledger calls the sources of a task, each otherwise: the type and the end of the path (from the first wildcard on).
+
+    >>> source_names([HubSource(type="hub", name="a/b"), HubSource(type="hub", name="a/b")])
+    ['hub a/b train', 'hub a/b train, source 2']
+    """
+    names: list[str] = []
+    for number, source in enumerate(sources, 1):
+        if isinstance(source, HubSource):
+            where = " ".join(part for part in (source.name, source.config, source.split) if part)
+        elif isinstance(source, ModelscopeSource):
+            where = f"{source.name} {source.files}"
+        else:
+            where = end_of_path(source.path)
+        name = f"{source.type} {where}"
+        names.append(f"{name}, source {number}" if name in names else name)
+    return names
 
 
 def source_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:

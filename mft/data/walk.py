@@ -100,5 +100,16 @@ def named_files(folder: Path, pattern: str) -> list[tuple[str, Path]]:
     return sorted(found.items())
 
 
+def end_of_path(pattern: str) -> str:
+    """The part of a path or glob that says which files: from the first wildcard on, else the last name. It is the same on every machine.
+
+    >>> end_of_path("data/chat/**/*.jsonl"), end_of_path("data/a.csv")
+    ('**/*.jsonl', 'a.csv')
+    """
+    parts = Path(pattern).parts
+    fixed = sum(1 for _ in takewhile(lambda part: not _has_wildcard(part), parts))
+    return Path(*parts[min(fixed, len(parts) - 1):]).as_posix() if parts else pattern
+
+
 def _has_wildcard(text: str) -> bool:
     return any(sign in text for sign in "*?[")

@@ -92,7 +92,9 @@ class JinjaFormat(PromptFormat):
             raise FormatError(f"format 'jinja': {what} by this tokenizer's chat template (it gives {text[:80]!r}); use another format")
         lead, _, tail = written.partition(content)
         shift = message.content.index(content)
-        spans = tuple((start - shift, stop - shift) for start, stop in message.untrained if start >= shift and stop - shift <= len(content))
+        # A template may strip the content: what a span covers of the rest stays left out.
+        cut = ((max(0, start - shift), min(len(content), stop - shift)) for start, stop in message.untrained)
+        spans = tuple((start, stop) for start, stop in cut if start < stop)
         answer = self.answer_segments(Message("assistant", content, message.train, spans), lead=lead, tail=tail)
         return [*answer, Segment(segments[end].text, message.train, control=True, token=segments[end].token), *segments[end + 1:]]
 

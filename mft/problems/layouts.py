@@ -24,6 +24,8 @@ LANGUAGES: Final[Mapping[str, Language]] = {
 TEXT_FIELDS = ("text", "docstring", "prompt_text", "prompt_explain", "prompt_text_chinese")
 """Fields that say again what is asked for."""
 
+OTHER_KEYS: Final = "a recipe names those of another layout: {path: ..., columns: {prompt: ..., solution: ...}}"
+
 FUNCTION_NAME: Final[Mapping[str, re.Pattern[str]]] = {
     "python": re.compile(r"^(?:async )?def\s+(\w+)", re.MULTILINE),
     "go": re.compile(r"^func\s+(\w+)", re.MULTILINE),
@@ -44,7 +46,7 @@ def to_problem(record: Any, benchmark: str, where: str) -> Problem:
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected an object, found {type(record).__name__}")
     if "task_id" not in record:
-        raise DataError(f"{where}: a problem needs 'task_id'; found {', '.join(record) or 'no key'}")
+        raise DataError(f"{where}: a problem needs 'task_id'; found {', '.join(record) or 'no key'}; {OTHER_KEYS}")
     if "canonical_solution" in record and "prompt" in record:
         style, solution, prompt = "completion", "canonical_solution", "prompt"
         if isinstance(record.get("test"), list):
@@ -53,7 +55,7 @@ def to_problem(record: Any, benchmark: str, where: str) -> Problem:
         style, solution, prompt = "instruction", "code", "text" if "text" in record else "prompt"
     else:
         raise DataError(f"{where}: no layout of a benchmark fits this row; it needs prompt and canonical_solution (HumanEval), or code and "
-                        f"text or prompt (MBPP); its keys are {', '.join(record)}")
+                        f"text or prompt (MBPP); its keys are {', '.join(record)}; {OTHER_KEYS}")
     language = _language(record, where)
     asked, answer = _text(record, prompt, where), _text(record, solution, where)
     if style == "completion":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mft.errors import DataError
 from mft.extras import require
+from mft.problems.columns import ProblemColumns, problem_by_columns
 from mft.problems.layouts import to_problem
 from mft.problems.problem import Problem
 
@@ -30,8 +31,10 @@ def humaneval_file() -> Path:
     return found
 
 
-def read_problems(path: Path) -> list[Problem]:
+def read_problems(path: Path, columns: ProblemColumns | None = None) -> list[Problem]:
     """The problems of one file, in order. The benchmark is called as the file is, without `.jsonl` and `.gz`.
+
+    `columns` says which key is what; without it the file is in one of the layouts of mft/problems/layouts.py.
 
     Raises:
         DataError: the file is missing, damaged or empty; a line is not a problem; two problems have one id.
@@ -46,7 +49,7 @@ def read_problems(path: Path) -> list[Problem]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON: {error}") from error
-        problem = to_problem(record, benchmark, where)
+        problem = to_problem(record, benchmark, where) if columns is None else problem_by_columns(record, columns, benchmark, number, where)
         if problem.id in problems:
             raise DataError(f"{where}: a second problem with the id '{problem.id}'")
         problems[problem.id] = problem

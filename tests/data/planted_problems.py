@@ -1,6 +1,7 @@
 """Problems of a benchmark planted into conversations, as they come with data sets: disguised by an editor, a chat window or a person."""
 
 import ast
+import html
 import io
 import re
 import tokenize
@@ -97,6 +98,14 @@ VARIANTS = {
     "split inside a line": split_inside_a_line,
 }
 """How a text is planted; `renamed` needs the whole program and stands apart."""
+
+
+UNDONE_IN_PART = {
+    "line feeds written as \\n": lambda text: in_prose(text.replace("\n", "\\n")),
+    "numbered lines": lambda text: in_prose("\n".join(f"{number:3d}  {line}" for number, line in enumerate(text.split("\n"), 1))),
+    "HTML entities": lambda text: in_prose(html.escape(text)),
+}
+"""Disguises that are not undone: of these not all is found."""
 
 
 def part_of(problem, part, program=None):

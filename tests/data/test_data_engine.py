@@ -45,6 +45,13 @@ def test_the_recipe_is_many_shards_and_every_step_takes_rows(recipe, in_one_proc
     assert in_one_process.facts["sha256"] == SHA256
 
 
+def test_the_pieces_of_a_source_are_counted_as_one(in_one_process):
+    chat = next(step for step in in_one_process.facts["steps"] if (step["step"], step.get("task")) == ("read", "chat"))
+    assert chat["sources"] == [
+        {"source": "jsonl *.jsonl", "read": 890, "kept": 884, "dropped": {"blank_line": 2, "broken_json": 2, "not_an_object": 2}},
+        {"source": "parquet table.parquet", "read": 500, "kept": 500, "dropped": {}}]
+
+
 def test_each_step_says_its_counts_once(recipe, caplog):
     with caplog.at_level(logging.INFO, logger="mft"):
         build(recipe)

@@ -152,21 +152,41 @@ def test_arbitrary_cells_of_tables(rows, name):
         check(path, "auto")
 
 
-@settings(FUZZ, max_examples=40)
-@given(lines=st.lists(LINES, min_size=1, max_size=8), choice=st.sampled_from(CHOICES))
-def test_arbitrary_lines_through_a_whole_build(lines, choice):
+STEPS = [{"type": "normalise", "apply": ["newlines", "nul", "zero_width", "nfc", "full_width"]}, {"type": "length"},
+         {"type": "secrets", "action": "mask"}, {"type": "syntax", "answers": "python"}, {"type": "repetition", "min_words": 5},
+         {"type": "language", "keep": ["zh", "en", "none"]}, {"type": "exact_dedup"}, {"type": "near_dedup"},
+         {"type": "cap", "by": "answer", "rows": 2}, {"type": "sample", "rows": 5}]
+
+
+def check_build(lines, choice, steps):
+    """Build the lines and one good row: one message, or rows of which the ledger knows each."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "a.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-        Path(folder, "b.jsonl").write_bytes(as_line(PLAUSIBLE[2]) + b"\n")
+        Path(folder, "b.jsonl").write_bytes(as_line({"question": "q", "answer": "answer = 1"}) + b"\n")
         recipe = RecipeConfig.model_validate(
             {"name": "fuzz", "tasks": {"t": {"sources": [{"type": "jsonl", "path": "a.jsonl", "converter": choice},
                                                          {"type": "jsonl", "path": "b.jsonl", "converter": "pairs"}]}},
-             "steps": [{"type": "exact_dedup"}], "split": {"validation": 0.2, "by": "id"}}, context={"folder": folder})
+             "steps": steps, "split": {"validation": 0.2, "by": "id"}}, context={"folder": folder})
         try:
             facts = build(recipe, Path(folder, "out")).facts
         except MftError as error:
             str(error).encode("utf-8")
             return
         assert facts["read"] == facts["kept"] + sum(facts["dropped"].values()) >= 2
-        assert all(step["read"] == step["kept"] + sum(step["dropped"].values()) for step in facts["steps"])
+        sources = [source for step in facts["steps"] for source in step.get("sources", ())]
+        assert all(step["read"] == step["kept"] + sum(step["dropped"].values()) for step in [*facts["steps"], *sources])
+        assert sum(source["read"] for source in sources) == facts["read"]
         assert build(recipe, Path(folder, "out")).facts["sha256"] == facts["sha256"]
+
+
+@settings(FUZZ, max_examples=40)
+@given(lines=st.lists(LINES, min_size=1, max_size=8), choice=st.sampled_from(CHOICES))
+def test_arbitrary_lines_through_a_whole_build(lines, choice):
+    check_build(lines, choice, [{"type": "exact_dedup"}])
+
+
+@pytest.mark.slow
+@settings(FUZZ, max_examples=100)
+@given(lines=st.lists(LINES, min_size=1, max_size=8), choice=st.sampled_from(["auto", "messages", "pairs"]), steps=st.permutations(STEPS))
+def test_arbitrary_lines_through_a_whole_build_with_every_step_in_any_order(lines, choice, steps):
+    check_build(lines, choice, steps)

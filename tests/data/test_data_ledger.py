@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from mft.data.ledger import BuildLedger, Ledger
+from mft.data.ledger import BuildLedger, Ledger, ShardLedger
 
 
 def test_a_ledger_that_adds_up_closes_with_one_line_of_counts(caplog):
@@ -42,6 +42,43 @@ def test_the_first_five_places_of_a_reason_are_logged_and_then_a_total(caplog):
         "a.jsonl:9: dropped: no_answer",
         "broken_json: 7 in all, the first 5 are named above",
     ]
+
+
+def _shard(read, kept):
+    shard = ShardLedger("read")
+    shard.read, shard.kept = read, kept
+    for line in range(kept, read):
+        shard.drop("no_answer", f"a.jsonl:{line}")
+    return shard.to_counts()
+
+
+def test_a_read_step_says_what_became_of_the_rows_of_each_source(caplog):
+    ledger = Ledger("read", "chat")
+    with caplog.at_level(logging.INFO, "mft"):
+        for source, read, kept in (("jsonl a.jsonl", 4, 3), ("csv b.csv", 5, 5), ("jsonl a.jsonl", 3, 1)):
+            ledger.absorb(_shard(read, kept), source)
+        ledger.close()
+    assert ledger.to_json() == {
+        "step": "read", "task": "chat", "read": 12, "kept": 9, "dropped": {"no_answer": 3},
+        "sources": [{"source": "jsonl a.jsonl", "read": 7, "kept": 4, "dropped": {"no_answer": 3}},
+                    {"source": "csv b.csv", "read": 5, "kept": 5, "dropped": {}}]}
+    assert caplog.messages == [
+        *(f"a.jsonl:{line}: dropped: no_answer" for line in (3, 1, 2)),
+        "read chat, jsonl a.jsonl: 7 rows in, 4 kept, 3 dropped (no_answer 3)", "read chat, csv b.csv: 5 rows in, 5 kept, 0 dropped",
+        "read chat: 12 rows in, 9 kept, 3 dropped (no_answer 3)"]
+
+
+def test_a_row_lost_in_one_source_or_counted_in_none_is_found():
+    lost = Ledger("read", "chat")
+    lost.absorb({**_shard(4, 3), "read": 5}, "jsonl a.jsonl")
+    lost.absorb({**_shard(5, 5), "read": 4}, "csv b.csv")
+    with pytest.raises(AssertionError, match=r"source 'jsonl a\.jsonl' does not add up: 5 rows in, 3 kept, 1 dropped"):
+        lost.close()
+    unnamed = Ledger("read", "chat")
+    unnamed.absorb(_shard(4, 3), "jsonl a.jsonl")
+    unnamed.absorb(_shard(4, 3))
+    with pytest.raises(AssertionError, match="step 'read' and its sources do not add up"):
+        unnamed.close()
 
 
 def _build(reads, mixture_read, mixture_kept, sampled_out=0):

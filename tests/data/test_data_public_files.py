@@ -174,6 +174,14 @@ def test_a_build_over_public_files_and_broken_ones_adds_up_by_source_and_step(sh
         "blank_line": 1, "broken_csv": 1, "broken_json": 2, "duplicate_key": 1, "empty_message": 1, "invalid_utf8": 1, "no_converter": 1,
         "not_an_object": 1, "ragged_row": 1, "truncated_gzip": 1}
     assert (steps["read", "broken"]["read"], steps["read", "broken"]["kept"]) == (14, 3)
-    for step in facts["steps"]:
+    chat, broken = steps["read", "chat"]["sources"], steps["read", "broken"]["sources"]
+    assert [(source["source"], source["read"], source["kept"]) for source in chat] == [
+        ("jsonl [fgsv]*.jsonl.gz", 2000, 1843), ("jsonl moss_code_0_59.jsonl.gz", 60, 60)]
+    assert broken == [
+        {"source": "jsonl broken.jsonl.gz", "read": 6, "kept": 1,
+         "dropped": {"blank_line": 1, "broken_json": 1, "invalid_utf8": 1, "no_converter": 1, "truncated_gzip": 1}},
+        {"source": "json broken.json", "read": 4, "kept": 1, "dropped": {"broken_json": 1, "duplicate_key": 1, "not_an_object": 1}},
+        {"source": "csv broken.csv", "read": 4, "kept": 1, "dropped": {"broken_csv": 1, "empty_message": 1, "ragged_row": 1}}]
+    for step in [*facts["steps"], *chat, *broken]:
         assert step["read"] == step["kept"] + sum(step["dropped"].values())
     assert facts["read"] == facts["kept"] + sum(facts["dropped"].values()) == 2060 + 864 + 14

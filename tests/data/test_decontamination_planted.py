@@ -1,7 +1,7 @@
 """All 164 problems of HumanEval are found when planted, however they are disguised; what is missed is written down here."""
 
 import pytest
-from planted_problems import VARIANTS, conversation, in_prose, part_of, renamed, without_docstrings
+from planted_problems import UNDONE_IN_PART, VARIANTS, conversation, in_prose, part_of, renamed, without_docstrings
 
 from mft.data.decontamination.config import DecontaminateStep
 from mft.data.decontamination.detector import Detector
@@ -50,6 +50,14 @@ def test_half_a_solution_in_each_turn_is_found_where_the_halves_are_long(detecto
     counts = {name: 164 - len(missed(detector, {problem.name: VARIANTS[name](problem.solution) for problem in humaneval}))
               for name in ("split with prose between", "split inside a line")}
     assert counts == {"split with prose between": 99, "split inside a line": 116}
+
+
+@pytest.mark.parametrize(("variant", "programs", "prompts"), [
+    ("line feeds written as \\n", 70, 58), ("numbered lines", 70, 57), ("HTML entities", 150, 144)])
+def test_known_misses_of_disguises_that_are_not_undone(detector, humaneval, variant, programs, prompts):
+    plant = UNDONE_IN_PART[variant]
+    assert 164 - len(missed(detector, {problem.name: plant(problem.program) for problem in humaneval})) == programs
+    assert 164 - len(missed(detector, {problem.name: plant(problem.prompt) for problem in humaneval})) == prompts
 
 
 @pytest.mark.parametrize("part", ["program", "prompt"])

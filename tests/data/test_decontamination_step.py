@@ -127,6 +127,58 @@ def test_a_problem_file_that_is_not_there_is_named_with_its_line(folder):
         load_recipe(folder / "small.yaml", must_exist=True)
 
 
+OWN = "{path: own.jsonl, columns: {prompt: question, solution: answer, id: number}}"
+QUESTION = "A farmer has seven brown hens, and each hen lays three eggs every two days; how many eggs are there after ten days?"
+ANSWER = "Seven hens times three eggs times five periods make one hundred and five eggs, since ten days hold five periods of two."
+
+
+def with_own_problems(folder, entry=OWN):
+    """The recipe with a problem file of an unknown layout beside the benchmark, and two rows that hold its problem."""
+    (folder / "own.jsonl").write_text(json.dumps({"question": QUESTION, "answer": ANSWER, "number": 9}) + "\n")
+    with (folder / "rows.jsonl").open("a") as rows:
+        rows.write(json.dumps(row("asked", f"So: {QUESTION.upper()}", "105")) + "\n" + json.dumps(row("told", "Go.", ANSWER)) + "\n")
+    recipe = write_recipe(folder)
+    recipe.write_text(recipe.read_text().replace('"bench/*.jsonl"', f'"bench/*.jsonl", {entry}'))
+    return recipe
+
+
+def test_problems_of_any_layout_are_looked_for_when_their_keys_are_named(folder):
+    result = build(with_own_problems(folder))
+    assert kept_ids(result) == {"half"}
+    hits = {(hit["row"], hit["problem"]) for hit in result.lists["contamination.jsonl"] if hit["problem"].startswith("own/")}
+    assert hits == {("asked", "own/9"), ("told", "own/9")}
+    assert step_of(result.facts)["report"]["problems"] == {"bench": 1, "own": 1}
+
+
+def test_without_a_solution_a_problem_is_looked_for_by_its_prompt(folder):
+    assert kept_ids(build(with_own_problems(folder, "{path: own.jsonl, columns: {prompt: question}}"))) == {"half", "told"}
+
+
+def test_other_keys_of_a_problem_file_make_another_build_and_its_recipe_can_be_built_from_anywhere(folder, tmp_path_factory):
+    recipe, out = with_own_problems(folder), tmp_path_factory.mktemp("elsewhere") / "out"
+    result = build(recipe, out)
+    assert build(out / "recipe.yaml").facts == result.facts
+    build(recipe, out)                      # found finished
+    recipe.write_text(recipe.read_text().replace("solution: answer, ", ""))
+    with pytest.raises(OutputError, match="holds another build"):
+        build(recipe, out)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("prompt:", "promt:", "promt: not a known key; did you mean 'prompt'"),
+    ("own.jsonl", "owl.jsonl", r"steps\.0\.problems: .*owl\.jsonl: no such file"),
+    (", columns: {prompt: question, solution: answer, id: number}", "", r"problems\.1\.columns: is required and not given"),
+])
+def test_mistakes_in_the_keys_of_a_problem_file_are_named(folder, old, new, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(with_own_problems(folder, OWN.replace(old, new)), must_exist=True)
+
+
+def test_a_file_of_an_unknown_layout_is_refused_with_the_line_that_would_read_it(folder):
+    with pytest.raises(DataError, match=r"own\.jsonl:1: a problem needs 'task_id'; .*columns: \{prompt: \.\.\., solution: \.\.\.\}"):
+        build(with_own_problems(folder, "own.jsonl"))
+
+
 def test_two_files_of_one_name_are_refused(folder):
     (folder / "bench" / "more").mkdir()
     shutil.copy(folder / "bench" / "bench.jsonl", folder / "bench" / "more")

@@ -36,6 +36,21 @@ def test_text_that_the_template_writes_around_an_answer_is_trained_up_to_the_end
         ("[2+2?]", False), (" ", True), ("4", False), (" ", True), ("</s>", True)]
 
 
+@pytest.mark.parametrize(("untrained", "trained"), [
+    (((0, 6),), [" ", " 4 ok ", "</s>"]),              # begins in the space that the template strips
+    (((7, 12),), [" ", "Sure! ", " ", "</s>"]),        # ends in it
+    (((0, 1), (11, 12)), [" ", "Sure! 4 ok ", "</s>"]),   # lies in it
+    (((0, 12),), [" ", " ", "</s>"]),
+])
+def test_a_span_that_reaches_into_space_that_the_template_strips_leaves_out_the_rest_of_it(untrained, trained):
+    template = ("{% for m in messages %}{% if m['role'] == 'assistant' %}] {{ m['content'] | trim }} </s>"
+                "{% else %}[{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}]{% endif %}")
+    row = (TURNS[0], Message("assistant", "\nSure! 4 ok\n", untrained=untrained))
+    segments = own(template).render(Conversation("row", "task", row))
+    assert joined(segments) == "[2+2?] Sure! 4 ok </s>"
+    assert [segment.text for segment in segments if segment.trainable] == trained
+
+
 def test_spaces_that_a_token_takes_in_belong_to_it():
     template = PLAIN.replace("{{ eos_token }}", "<|end|>\n")
     segments = own(template).render(Conversation("row", "task", TURNS[:2]))

@@ -135,9 +135,17 @@ def test_an_answer_that_is_left_out_whole_still_trains_its_end(llama2):
     assert [label for label in row.labels if label != X] == [2]
 
 
+HOUSE = {"name": "house", "bos": True, "system": {"before": "### System\n", "after": "\n"}, "user": {"before": "### User\n", "after": "\n"},
+         "assistant": {"before": "### Assistant\n", "then": "\n"}, "tags": ["### User"]}
+"""What a user's YAML says."""
+
+
 @pytest.mark.parametrize(("name", "vocabulary"), [
-    ("mftcoder", "llama2"), ("llama2", "llama2"), ("alpaca", "llama2"), ("codefuse_card", "llama2"), ("raw", "llama2"),
-    ("codellama70b", "llama70b"), ("llama2", "deepseek"), ("jinja", "deepseek"), ("alpaca", "deepseek")])
+    *[(name, "llama2") for name in ("codefuse", "codefuse_2023", "codefuse_4bit", "codefuse_card", "mftcoder", "ziya", "llama2", "alpaca",
+                                    "raw")],
+    *[(name, "deepseek") for name in ("codefuse", "codefuse_4bit", "codefuse_card", "ziya", "llama2", "alpaca", "raw", "fim", "jinja")],
+    ("codellama70b", "llama70b"), ("fim", "llama70b"), (HOUSE, "llama2"), (HOUSE, "deepseek")],
+    ids=lambda value: value if isinstance(value, str) else "house")
 def test_a_released_folder_gives_the_same_prompt_ids_through_transformers(name, vocabulary, request, tmp_path):
     from transformers import AutoTokenizer
 
@@ -145,7 +153,8 @@ def test_a_released_folder_gives_the_same_prompt_ids_through_transformers(name, 
     own = format_for(name, tokenizer)
     write_release_tokenizer(tokenizer, own, tmp_path)
     chat = [Message("system", "Be brief."), *ROUND, Message("user", "    return 1\n x")]
-    messages = [Message("user", "    return 1\n")] if name == "raw" else chat
+    messages = {"raw": [Message("user", "    return 1\n")], "fim": [Message("user", "def f(\n"), Message("user", "  return 1\n")]}.get(
+        own.name, chat)
     values = [{"role": message.role, "content": message.content} for message in messages]
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     ids = loaded.apply_chat_template(values, add_generation_prompt=True, tokenize=True)["input_ids"]

@@ -81,9 +81,9 @@ def load_problems(config: DecontaminateStep) -> list[Problem]:
         DataError: a file is missing or is no benchmark; two files have one name, so that a hit would not say which is meant.
     """
     files = problem_files(config.folder, config.problems)
-    problems = [problem for _, path in files for problem in read_problems(path)]
+    problems = [problem for file in files for problem in read_problems(file.path, file.columns)]
     twice = sorted(name for name, times in Counter(problem.name for problem in problems).items() if times > 1)
     if twice:
         raise DataError(f"decontaminate: two problem files have the name '{twice[0].split('/')[0]}' and the problem '{twice[0]}'; "
-                        f"the files are {', '.join(str(path) for _, path in files)}; rename one, or leave one out")
+                        f"the files are {', '.join(str(file.path) for file in files)}; rename one, or leave one out")
     return problems

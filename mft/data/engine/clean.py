@@ -20,6 +20,7 @@ from mft.data.engine.read import ONCE_A_FILE, conclude_file
 from mft.data.engine.work import save_array
 from mft.data.ledger import BuildLedger, Ledger
 from mft.data.outline import Outline
+from mft.data.sources import source_names
 from mft.data.step_registry import is_group_step
 from mft.data.steps import check_tasks_stay, judge_group
 from mft.data.verdict import RowName
@@ -111,14 +112,15 @@ class Cleaning:
     def _first_stage(self, planned: Sequence[Shard], results: Sequence[dict[str, Any]]) -> None:
         both = list(zip(planned, results, strict=True))
         for task in self._recipe.tasks:
-            counts = self._read[task]
+            counts, sources = self._read[task], source_names(self._recipe.tasks[task].sources)
             of_task = [(shard, result) for shard, result in both if shard.task == task]
             for _, group in groupby(of_task, key=lambda pair: (pair[0].source, pair[0].piece.label if pair[0].piece else "")):
                 pieces = list(group)
                 noted_before: set[str] = set()
                 for _, result in pieces:
                     noted = result["read"]["noted"]
-                    counts.absorb(result["read"] | {"noted": {name: n for name, n in noted.items() if name not in noted_before}})
+                    counts.absorb(result["read"] | {"noted": {name: n for name, n in noted.items() if name not in noted_before}},
+                                  sources[pieces[0][0].source])
                     noted_before |= noted.keys() & ONCE_A_FILE if len(pieces) > 1 else set()
                 if len(pieces) > 1:
                     conclude_file(self._recipe, pieces[0][0], [result["findings"] for _, result in pieces], counts)

@@ -34,7 +34,7 @@ def input_stamps(recipe: RecipeConfig) -> list[Stamp]:
                 paths += [path for _, path in source_paths(source)]
     for step in (*recipe.steps, *(step for task in recipe.tasks.values() for step in task.steps)):
         if isinstance(step, DecontaminateStep):
-            paths += [path for _, path in problem_files(step.folder, step.problems)]
+            paths += [file.path for file in problem_files(step.folder, step.problems)]
     return [_stamp(path) for path in dict.fromkeys(paths)]
 
 

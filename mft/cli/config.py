@@ -21,6 +21,7 @@ def show(
     from mft.runs.config import load_project
 
     resolved = load_project(config, overrides).model_dump(mode="json")
+    resolved["stages"] = [{"kind": stage.pop("kind"), "name": stage.pop("name"), **stage} for stage in resolved["stages"]]
     return Outcome(resolved, [yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True).rstrip()])
 
 

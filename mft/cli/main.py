@@ -33,7 +33,7 @@ def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
     """Run one verb and return the exit code."""
     as_json = "json" in flags
     try:
-        if "SLURM_PROCID" in os.environ:
+        if "SLURM_PROCID" in os.environ and verb != "launch":
             from mft.runs.slurm import join_slurm
 
             join_slurm(os.environ)

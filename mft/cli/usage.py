@@ -4,11 +4,15 @@ VERBS = {
     "quickstart": "the whole chain on the running Python's standard library, no network",
     "run": "all stages of a config, each skipped when nothing it depends on has changed",
     "data": "build, encode, show, stats, diff, formats: from sources to masked token ids",
+    "plan": "memory per GPU, steps, hours and cost of a config, before anything is loaded",
     "train": "fine-tune an adapter",
+    "launch": "start training on many nodes: torchrun, deepspeed, slurm",
     "merge": "adapter + base -> merged model, checked",
     "generate": "answer a prompt with a base + adapter or a merged model",
     "evaluate": "loss: held-out loss per task of one or several models",
     "report": "one self-contained HTML page of a run",
+    "doctor": "what this machine can and cannot do, and the remedy",
+    "import": "a config of MFTCoder, LLaMA-Factory or axolotl, turned into a project",
     "config": "show, schema: the resolved config, its JSON Schema",
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mft.errors import ModelError
+from mft.modeling.known_bases import KNOWN
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BUILT_IN = {"tiny-code-llama": ASSETS / "tiny-code-llama"}
@@ -30,6 +31,40 @@ def resolve_base(name: str, beside: Path | None = None) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise ModelError(f"{name}: no such folder; built-in bases: {', '.join(BUILT_IN)}; a hub id is written owner/name")
     return _from_hub(name)
+
+
+def config_of_base(name: str, beside: Path | None = None) -> tuple[dict[str, Any], str]:
+    """What config.json of a base says, without fetching its weights, and where that was found.
+
+    In this order: a built-in base or a folder; the hub's cache on this machine; the list of known bases; the hub, of which config.json
+    alone is fetched.
+
+    Raises:
+        ModelError: none of them has it.
+    """
+    local = name in BUILT_IN or name.count("/") != 1 or name.startswith((".", "/"))
+    if local or any(path.is_dir() for path in (Path(name), *([beside / name] if beside else []))):
+        folder = resolve_base(name, beside)
+        return read_model_config(folder), str(folder)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return read_model_config(Path(cached).parent), cached
+    if name in KNOWN:
+        return dict(KNOWN[name]), "sizes that mft knows by this name; the base itself is not on this machine"
+    return _config_from_hub(name), "config.json fetched from the hub"
+
+
+def _config_from_hub(name: str) -> dict[str, Any]:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return read_model_config(Path(hf_hub_download(name, "config.json")).parent)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise ModelError(f"{name}: not a folder here, not in the hub's cache, and the hub did not give its config.json "
+                         f"({str(error).splitlines()[0]}); known without it: {', '.join(KNOWN)}") from error
 
 
 def lasting_name(name: str, folder: Path) -> str:

@@ -1,28 +1,231 @@
-"""What a training step needs of the device's memory, as far as the choice of recomputation needs it."""
+"""What a training step holds in memory: weights, and what autograd keeps of the layers, by arithmetic. Needs no torch.
 
-from typing import Any, Literal
+Legend: T tokens of a micro-batch, b bytes of an activation (2 in bf16 and fp16, 4 in float32). Every count is that of the modules as they
+run here (transformers' blocks, PEFT's layers, bitsandbytes' 4-bit product, TRL's fused head); tests compare it with the tensors that
+autograd saves.
+"""
 
-SHARE = 0.6
-"""Part of the free memory that saved activations may take when `recompute: auto` decides."""
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from mft.modeling.config import RELEASE_2023, AdapterConfig, QuantizationConfig
+from mft.modeling.shape import Shape
+
+BLOCK, NESTED_BLOCK = 64, 256
+"""bitsandbytes: weights that share a quantisation constant; constants that share one of their own."""
+
+HEAD_ROWS, HEAD_COLUMNS = 4096, 32_768
+"""TRL's fused head computes logits in tiles of so many tokens and entries of the vocabulary (trl/kernels/chunked_logprob.py)."""
+
+Attention = Literal["flash", "sdpa", "eager"]
 
 
-def activation_bytes_per_token(config: dict[str, Any]) -> int:
-    """Bytes that autograd keeps per token without recomputation, for a Llama shape in a 16-bit type.
+@dataclass(frozen=True, slots=True)
+class StepShape:
+    """What decides how much memory a micro-batch takes. `tokens`: T; `device`: cuda or cpu."""
 
-    layers * 2 * (6 hidden + 3 ffn): 11.06 MB for the 34B shape (48, 8192, 22016), where naive autograd was counted at 11.3.
+    shape: Shape
+    quantization: QuantizationConfig
+    adapter: AdapterConfig
+    tokens: int
+    attention: Attention = "flash"
+    device: Literal["cuda", "cpu"] = "cuda"
+
+    @property
+    def width(self) -> int:
+        """Bytes of an activation: b."""
+        return 4 if self.quantization.compute_dtype == "fp32" else 2
+
+    @property
+    def full(self) -> bool:
+        """Every weight trains."""
+        return self.adapter.type == "full"
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """The linear modules of a layer that have an adapter; a name of a module elsewhere (the head) is left out."""
+        linear = self.shape.linear
+        if self.full:
+            return frozenset()
+        if self.adapter.targets == "all-linear":
+            return frozenset(linear)
+        names = RELEASE_2023 if self.adapter.targets == "release_2023" else self.adapter.targets
+        return frozenset(name.rpartition(".")[2] for name in names) & linear.keys()
+
+
+# ---- weights
+
+def weight_bytes(step: StepShape) -> int:
+    """The frozen base, in its quantised type; all weights in float32 where they train."""
+    shape, quantization = step.shape, step.quantization
+    if step.full:
+        return 4 * shape.parameters
+    if quantization.type == "none":
+        return step.width * shape.parameters
+    linear = shape.layers * sum(nf4_bytes(inputs * outputs, double=quantization.double_quant) for inputs, outputs in shape.linear.values())
+    return linear + step.width * shape.other_parameters
+
+
+def nf4_bytes(weights: int, *, double: bool) -> int:
+    """Bytes of a tensor in NF4: half a byte a weight and the constants of its blocks (arXiv:2305.14314).
+
+    >>> nf4_bytes(64 * 256, double=False), nf4_bytes(64 * 256, double=True)
+    (9280, 9544)
     """
-    return int(config["num_hidden_layers"] * 2 * (6 * config["hidden_size"] + 3 * config["intermediate_size"]))
+    blocks = math.ceil(weights / BLOCK)
+    tables = 16 * 4
+    constants = blocks + 4 * math.ceil(blocks / NESTED_BLOCK) + 4 + 256 * 4 if double else 4 * blocks
+    return math.ceil(weights / 2) + constants + tables
 
 
-def choose_recompute(setting: Literal["auto", "full", "none"], config: dict[str, Any], tokens: int, free_bytes: int) -> bool:
-    """True when the layers' activations are to be recomputed in the backward pass.
+def adapter_parameters(step: StepShape) -> int:
+    """Trained weights: of A and B (DoRA: and the lengths) of every target, or all there are."""
+    if step.full:
+        return step.shape.parameters
+    sizes = [step.shape.linear[name] for name in step.targets]
+    lengths = sum(outputs for _, outputs in sizes) if step.adapter.type == "dora" else 0
+    return step.shape.layers * (step.adapter.rank * sum(inputs + outputs for inputs, outputs in sizes) + lengths)
 
-    `tokens`: tokens of one micro-batch; `free_bytes`: memory free on the device after the model is loaded. `auto`
-    recomputes when the activations would take more than 60% of it.
+
+# ---- what autograd keeps
+
+def saved_bytes(step: StepShape, *, recompute: bool) -> int:
+    """All that is kept from the forward pass to the backward pass: T times a sum over the layers, and a little once."""
+    inputs = step.shape.layers * _stream(step) * step.shape.hidden * step.tokens
+    layers = inputs if recompute else step.shape.layers * layer_bytes(step) - _first_layer_saves_less(step)
+    return layers + _end_bytes(step) + (0 if recompute else _once_bytes(step))
+
+
+def layer_bytes(step: StepShape) -> int:
+    """What one layer's forward pass keeps; with recomputation, for as long as its backward pass runs."""
+    shape, tokens = step.shape, step.tokens
+    own = tokens * (_norm_bytes(step) + _mlp_bytes(step) + _adapter_bytes(step)) + _attention_bytes(step)
+    head_norms = tokens * (4 * (shape.queries + shape.keys) + 4 * (shape.heads + shape.key_heads)) if shape.head_norms else 0
+    return own + head_norms + sum(_dora_weight_bytes(step, name) for name in step.targets)
+
+
+def _stream(step: StepShape) -> int:
+    """Bytes of a number between the layers: float32 where the embedding trains."""
+    return 4 if step.full else step.width
+
+
+def _norm_bytes(step: StepShape) -> int:
+    """Two norms: their input in float32, the root of its mean square; the normed input where the norm's own weight trains."""
+    return 2 * (4 * step.shape.hidden * (2 if step.full else 1) + 4)
+
+
+def _attention_bytes(step: StepShape) -> int:
+    """Queries, keys, values, the result and its normaliser.
+
+    With a mask, which packed rows need outside of flash attention, keys and values are repeated for every query head, and the mask is
+    kept in the activations' type: T^2 numbers a layer.
     """
-    if setting != "auto":
-        return setting == "full"
-    return activation_bytes_per_token(config) * tokens > SHARE * free_bytes
+    shape, tokens, width = step.shape, step.tokens, step.width
+    repeated = shape.keys if step.attention == "flash" else shape.queries
+    own = tokens * width * (2 * shape.queries + 2 * repeated)
+    if step.attention == "eager":
+        return own + tokens * tokens * shape.heads * (4 + width)
+    return own + 4 * shape.heads * tokens + (width * tokens * tokens if step.attention == "sdpa" else 0)
+
+
+def _mlp_bytes(step: StepShape) -> int:
+    """Gate, its activation, up; their product where something that trains takes it (`_adapter_bytes`, or the full weight)."""
+    return step.width * step.shape.inner * 3
+
+
+def _adapter_bytes(step: StepShape) -> int:
+    """Inputs of what trains, a token: of A (dropped out: each its own, and the mask of what was dropped) and of B."""
+    if step.full:
+        own = {name: inputs for name, (inputs, _) in step.shape.linear.items() if name not in ("o_proj",)}
+        return step.width * sum(own.values())
+    width, total = step.width, 0
+    mask = 0 if step.adapter.dropout == 0 else (1 if step.device == "cuda" else width)
+    for name in step.targets:
+        inputs, outputs = step.shape.linear[name]
+        total += width * step.adapter.rank + mask * inputs
+        if step.adapter.dropout:
+            total += width * inputs
+        if step.adapter.type == "dora":
+            total += 2 * width * outputs
+    if not step.adapter.dropout:   # modules that read the same share it; that of o_proj is attention's result
+        readers = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
+        total += sum(width * step.shape.linear[min(group)][0] for group in readers if group & step.targets)
+    return total
+
+
+def _first_layer_saves_less(step: StepShape) -> int:
+    """No gradient flows into a frozen embedding: the first layer keeps neither its first norm's input nor masks of what reads it."""
+    if step.full:
+        return 0
+    mask = 0 if step.adapter.dropout == 0 else (1 if step.device == "cuda" else step.width)
+    first = step.targets & {"q_proj", "k_proj", "v_proj"}
+    weights = sum(_dora_weight_bytes(step, name) for name in first)
+    return step.tokens * (4 * step.shape.hidden + 4 + mask * step.shape.hidden * len(first)) + weights
+
+
+def _dora_weight_bytes(step: StepShape, name: str) -> int:
+    """With DoRA and dropout PEFT multiplies the whole weight with the dropped input, so that autograd keeps it, not in 4 bits."""
+    inputs, outputs = step.shape.linear[name]
+    return step.width * inputs * outputs if step.adapter.type == "dora" and step.adapter.dropout else 0
+
+
+def _end_bytes(step: StepShape) -> int:
+    """The last norm, the head's input, the sines and cosines of the positions, the mask of the packed samples."""
+    stream, tokens = _stream(step), step.tokens
+    norm = 4 * step.shape.hidden * (2 if step.full else 1) + 4
+    mask = {"flash": 0, "sdpa": 1, "eager": step.width}[step.attention]
+    return tokens * (norm + stream * step.shape.hidden + 2 * stream * step.shape.head_size) + mask * tokens * tokens
+
+
+def _once_bytes(step: StepShape) -> int:
+    """Trained weights, which autocast keeps in the activations' type."""
+    return 0 if step.width == 4 else step.width * adapter_parameters(step)
+
+
+# ---- what is held for a moment
+
+def head_bytes(step: StepShape) -> int:
+    """The most that the fused head holds at once: a tile of logits and the gradient of its input, in float32 and once more.
+
+    Without Triton (a CPU) the tile is worked on by torch's operations, each with a result of its own.
+    """
+    rows = min(HEAD_ROWS, step.tokens)
+    tile = step.width * rows * HEAD_COLUMNS
+    if step.device == "cpu":
+        tile += rows * min(HEAD_COLUMNS, step.shape.vocabulary) * 29
+    return tile + (4 + step.width) * step.tokens * step.shape.hidden + (4 * step.shape.vocabulary * step.shape.hidden if step.full else 0)
+
+
+def workspace_bytes(step: StepShape, *, recompute: bool) -> int:
+    """The most that one layer's backward pass holds at once beside what was kept.
+
+    That is the MLP's: the gradients of its three wide results and of its input, and a weight that is made whole from 4 bits. With
+    recomputation, all that the layer's forward pass keeps comes to it.
+    """
+    shape, width = step.shape, step.width
+    gradients = step.tokens * (3 * width * shape.inner + 2 * width * shape.hidden)
+    largest = max(inputs * outputs for inputs, outputs in shape.linear.values())
+    whole = width * largest + 4 * math.ceil(largest / BLOCK) if step.quantization.type == "nf4" and not step.full else 0
+    if step.adapter.type == "dora":
+        whole = max(whole, *(_dora_norm_bytes(step, *shape.linear[name]) for name in step.targets))
+    again = layer_bytes(step) + (_once_bytes(step) // shape.layers if recompute else 0) if recompute else 0
+    return gradients + whole + again
+
+
+def _dora_norm_bytes(step: StepShape, inputs: int, outputs: int) -> int:
+    """PEFT finds the lengths of the rows of W + B A anew in every forward pass (peft/tuners/lora/dora.py).
+
+    It sends a unit matrix through A and B, in float32 and in the activations' type; then it holds W, B A, s B A and their sum.
+    """
+    width, unit = step.width, inputs * inputs
+    return max(unit * (4 + width), unit * width + 4 * width * inputs * outputs)
+
+
+# ---- what there is
+
+MARGIN = 1.05
+"""What is predicted, times this, must fit: the allocator's own losses, and the aim for this arithmetic (5%)."""
 
 
 def free_memory_bytes() -> int:

@@ -1,15 +1,19 @@
 """A config is a project: a model, how it is tracked, and a list of stages."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mft.config.load import load_config
 from mft.config.model import StrictModel
+from mft.errors import ConfigError
 from mft.evaluation.config import LossOptions
 from mft.merging.config import MergeOptions
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
+from mft.runs.shipped import likely_config
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -39,6 +43,10 @@ class TrainStage(Named):
     init_from: str | None = None
     """Name of an earlier train stage, whose adapter goes on training; its kind, rank, alpha and targets must be the same. Or of an earlier
     merge stage, whose model is the base of this one: a new adapter is trained on it."""
+
+    allow_higher_learning_rate: bool = False
+    """A stage that goes on from an earlier one is refused unless its `training.learning_rate` is below that one's: a rate as high undoes
+    what was learnt there. true: as high or higher is meant. Changes nothing that is trained."""
 
     quantization: QuantizationConfig = Field(default_factory=QuantizationConfig)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
@@ -96,27 +104,13 @@ class ProjectConfig(StrictModel):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> "ProjectConfig":
-        seen: dict[str, str] = {}
-        full: set[str] = set()
-        problems = []
-        for stage in self.stages:
-            if stage.name in seen:
-                problems.append(f"two stages are named '{stage.name}'")
-            for key, kinds in NEEDS.get(stage.kind, {}).items():
-                if getattr(stage, key) is not None:
-                    problems += _reference(stage.name, key, getattr(stage, key), kinds, seen)
-            if isinstance(stage, MergeStage) and stage.adapter in full:
-                problems.append(f"stage '{stage.name}': adapter: '{stage.adapter}' trains every weight (adapter.type: full), so there is "
-                                "nothing to merge; its folder holds the whole model")
-            if isinstance(stage, TrainStage) and stage.adapter.type == "full":
-                full.add(stage.name)
-            if isinstance(stage, EvaluateStage):
-                for model in stage.models:
-                    if model != "base":
-                        problems += _reference(stage.name, "models", model, {"train", "merge"}, seen)
-            seen[stage.name] = stage.kind
-        if problems:
-            raise ValueError("; ".join(problems))
+        earlier: dict[str, Stage] = {}
+        misfits = []
+        for number, stage in enumerate(self.stages):
+            misfits += [misfit.at(number) for misfit in _misfits(stage, earlier)]
+            earlier[stage.name] = stage
+        if misfits:
+            raise ValidationError.from_exception_data(type(self).__name__, misfits)
         return self
 
     def stage(self, name: str) -> Stage:
@@ -124,19 +118,73 @@ class ProjectConfig(StrictModel):
         return next(stage for stage in self.stages if stage.name == name)
 
 
-def _reference(stage: str, key: str, name: str, kinds: set[str], seen: dict[str, str]) -> list[str]:
-    """A problem if `name` is not an earlier stage of one of these kinds."""
-    if seen.get(name) in kinds:
-        return []
-    allowed = [earlier for earlier, kind in seen.items() if kind in kinds]
-    return [f"stage '{stage}': {key}: '{name}' is not an earlier {' or '.join(sorted(kinds))} stage; "
-            f"allowed: {', '.join(allowed) or 'none stands before it'}"]
+class Misfit(NamedTuple):
+    """What of a stage does not fit the stages before it: the key inside the stage, and a sentence about its value."""
+
+    key: tuple[str, ...]
+    sentence: str
+
+    def at(self, number: int) -> InitErrorDetails:
+        """The same as pydantic reports it, for the stage of this number."""
+        return {"type": PydanticCustomError("value_error", "{error}", {"error": self.sentence}), "loc": ("stages", number, *self.key),
+                "input": None}
+
+
+def _misfits(stage: Stage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
+    if stage.name in earlier:
+        yield Misfit(("name",), f"two stages are named '{stage.name}'")
+    for key, kinds in NEEDS.get(stage.kind, {}).items():
+        if getattr(stage, key) is not None:
+            yield from _reference(key, getattr(stage, key), kinds, earlier)
+    if isinstance(stage, MergeStage) and _trains_every_weight(earlier.get(stage.adapter)):
+        yield Misfit(("adapter",), f"'{stage.adapter}' trains every weight (adapter.type: full), so there is nothing to merge; its folder "
+                                   "holds the whole model")
+    if isinstance(stage, EvaluateStage):
+        for model in stage.models:
+            if model != "base":
+                yield from _reference("models", model, {"train", "merge"}, earlier)
+    if isinstance(stage, TrainStage):
+        yield from _rate_misfits(stage, earlier)
+
+
+def _reference(key: str, name: str, kinds: set[str], earlier: dict[str, Stage]) -> Iterator[Misfit]:
+    """A misfit if `name` is not an earlier stage of one of these kinds."""
+    if name not in earlier or earlier[name].kind not in kinds:
+        allowed = [other.name for other in earlier.values() if other.kind in kinds]
+        yield Misfit((key,), f"'{name}' is not an earlier {' or '.join(sorted(kinds))} stage; "
+                             f"allowed: {', '.join(allowed) or 'none stands before it'}")
+
+
+def _trains_every_weight(stage: Stage | None) -> bool:
+    return isinstance(stage, TrainStage) and stage.adapter.type == "full"
+
+
+def _rate_misfits(stage: TrainStage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
+    """A stage that goes on from another one takes a lower learning rate, unless it says that a higher one is meant."""
+    if stage.init_from is None:
+        if stage.allow_higher_learning_rate:
+            yield Misfit(("allow_higher_learning_rate",), "acts with init_from only; this stage starts from the base")
+        return
+    start, way = earlier.get(stage.init_from), ""
+    if isinstance(start, MergeStage):
+        way = f", merged by '{start.name}'"
+        start = earlier.get(start.adapter)
+    if not isinstance(start, TrainStage) or stage.allow_higher_learning_rate:
+        return
+    rate, before = stage.training.learning_rate, start.training.learning_rate
+    if rate >= before:
+        yield Misfit(("training", "learning_rate"),
+                     f"stage '{stage.name}' goes on from stage '{start.name}'{way}, whose learning_rate is {before:g}, with {rate:g}, "
+                     f"which is not lower and would undo what was learnt there; lower it, or give stage '{stage.name}' "
+                     "allow_higher_learning_rate: true")
 
 
 def load_project(path: Path, overrides: list[str] | None = None) -> ProjectConfig:
     """Read a project's YAML.
 
     Raises:
-        ConfigError: every mistake, with its line.
+        ConfigError: every mistake, with its line; or there is no such file.
     """
+    if not path.exists() and (shipped := likely_config(path.name)):
+        raise ConfigError([f"{path}: no such file; mft comes with {shipped}"])
     return load_config(ProjectConfig, path, overrides or [], context={"folder": path.parent})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,12 +12,14 @@ from mft.files import hash_file, sha256_json
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
+from mft.modeling.memory import Attention, StepShape
+from mft.modeling.shape import shape_of
 from mft.modeling.start import start_faults
 from mft.modeling.targets import base_layers, target_faults, targeted_modules
 from mft.tokenization.dealing import attention_weight
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
 from mft.training.health import health_faults
-from mft.training.optimizers import optimizer_faults
+from mft.training.optimizers import machine_faults, optimizer_faults
 from mft.training.tokens import RunTokens
 from mft.training.tracking import tracking_faults
 
@@ -76,16 +78,25 @@ def check_job(job: TrainJob, tokens: RunTokens, ranks: int, generations: int = 0
     """
     check_context(job.base, job.model.context)
     base_config = read_model_config(job.base)
-    faults = [*job_faults(job, ranks), *_data_faults(job, tokens), *adapter_faults(job.adapter, job.quantization),
-              *optimizer_faults(job.training, job.adapter), *health_faults(job.training.health, job.distributed.engine),
-              *target_faults(base_config, job.adapter), *_row_faults(job, base_config),
-              *tracking_faults(generations, engine=job.distributed.engine, zero_stage=job.distributed.stage,
-                               evaluate_every=job.training.evaluate_every),
-              *(start_faults(job.start, job.adapter, base_config) if job.start else ())]
+    faults = [*config_faults(job, base_config, ranks, generations), *_data_faults(job, tokens), *machine_faults(job.training.optimizer),
+              *_row_faults(job, base_config), *(start_faults(job.start, job.adapter, base_config) if job.start else ())]
     if faults:
         raise ConfigError(faults)
     if not tokens.train:
         raise DataError("no sample is left to train on; the data's manifest says what was dropped and why")
+
+
+def config_faults(job: TrainJob, base_config: dict[str, Any], ranks: int, generations: int = 0) -> list[str]:
+    """What of the config does not go together, with a base of this config.json on this many processes; no file is read."""
+    return [*stage_faults(job, ranks, generations), *target_faults(base_config, job.adapter)]
+
+
+def stage_faults(job: TrainJob, ranks: int, generations: int = 0) -> list[str]:
+    """What of the config does not go together on this many processes, whatever the base; `job.base` is not looked at."""
+    return [*job_faults(job, ranks), *adapter_faults(job.adapter, job.quantization), *optimizer_faults(job.training, job.adapter),
+            *health_faults(job.training.health, job.distributed.engine),
+            *tracking_faults(generations, engine=job.distributed.engine, zero_stage=job.distributed.stage,
+                             evaluate_every=job.training.evaluate_every)]
 
 
 def check_start(job: TrainJob, base_files: dict[str, str]) -> None:
@@ -143,6 +154,20 @@ def _data_faults(job: TrainJob, tokens: RunTokens) -> list[str]:
         faults.append(f"training.evaluate_every is {job.training.evaluate_every}, but the data holds no validation sample; set "
                       "evaluate_every: 0, or split.validation above 0 in the recipe")
     return faults
+
+
+KERNELS: dict[str, Attention] = {"sdpa": "sdpa", "eager": "eager"}
+"""What holds a mask of T^2 numbers; every other implementation of attention keeps as much as flash attention."""
+
+
+def step_shape(job: TrainJob, base_config: dict[str, Any], *, attention: str, device: Literal["cuda", "cpu"]) -> StepShape:
+    """A micro-batch of the job, as the arithmetic of its memory takes it. `attention`: as transformers names it.
+
+    Raises:
+        ModelError: the base is of a kind whose memory is not known beforehand.
+    """
+    return StepShape(shape_of(base_config), job.quantization, job.adapter, job.training.micro_batch_rows * job.model.context,
+                     KERNELS.get(attention, "flash"), device)
 
 
 def activations_type(quantization: QuantizationConfig) -> torch.dtype | None:

@@ -16,11 +16,10 @@ from mft.training.config import TrainingConfig
 
 
 def optimizer_faults(training: TrainingConfig, adapter: AdapterConfig) -> list[str]:
-    """What of the optimizer's settings would not act, or cannot on this machine; one message each."""
-    faults = _machine_faults(training.optimizer)
+    """What of the optimizer's settings would not act; one message each."""
     if training.lora_plus_ratio is not None and adapter.type == "full":
-        faults.append("training.lora_plus_ratio: LoRA+ sets the rate of an adapter's B matrices, but adapter.type is full; remove it")
-    return faults
+        return ["training.lora_plus_ratio: LoRA+ sets the rate of an adapter's B matrices, but adapter.type is full; remove it"]
+    return []
 
 
 def check_optimizer(name: str) -> None:
@@ -33,12 +32,15 @@ def check_optimizer(name: str) -> None:
     if name != "adamw" and find_spec("bitsandbytes") is None:
         raise DependencyError(f"training.optimizer: {name} needs the package 'bitsandbytes', which is not installed; "
                               "run: pip install bitsandbytes, or set optimizer: adamw")
-    if faults := _machine_faults(name):
+    if faults := machine_faults(name):
         raise ConfigError(faults)
 
 
-def _machine_faults(name: str) -> list[str]:
-    """Without CUDA, bitsandbytes would take an unpaged optimizer in place of a paged one, with no more than a warning."""
+def machine_faults(name: str) -> list[str]:
+    """Why this machine cannot run an optimizer.
+
+    Without CUDA, bitsandbytes would take an unpaged optimizer in place of a paged one, with no more than a warning.
+    """
     if not name.startswith("paged_") or torch.cuda.is_available():
         return []
     return [f"training.optimizer: {name}: its state moves between GPU and host, and this machine has no CUDA device; "

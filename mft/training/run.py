@@ -17,9 +17,7 @@ from mft.modeling.adapters import AdapterFacts, add_adapter, quantization_of_bas
 from mft.modeling.added_tokens import added_tokens, original_base
 from mft.modeling.base import lasting_name, read_model_config
 from mft.modeling.load import load_base
-from mft.modeling.memory import choose_recompute, free_memory_bytes
 from mft.modeling.start import load_start
-from mft.process import peak_rss_bytes
 from mft.tokenization.token_store import lengths_of
 from mft.training.arguments import training_arguments
 from mft.training.balancing import balancer_of, check_balance, check_balance_acts
@@ -28,6 +26,7 @@ from mft.training.early_stopping import BEST_ADAPTER, BestEvaluation
 from mft.training.engine_state import trainable_state
 from mft.training.health import StepHealth
 from mft.training.job import TrainJob, activations_type, attention_weight_of, base_file_hashes, check_job, check_start
+from mft.training.memory_use import MemoryUse, predict_memory
 from mft.training.noise import noisy_embeddings
 from mft.training.outcome import last_losses, save_adapter
 from mft.training.ranks import is_first_rank, join_ranks, on_first_rank, rank, world_size
@@ -76,7 +75,9 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     follow = Tracking(tracking, out, fresh=resume == "never", first_rank=is_first_rank())
     on_first_rank(follow.begin)
     with follow, Watchdog(out, job.training.health.watchdog_minutes * 60, rank()) as watchdog, StopOnSignal() as stop:
-        trainer = _trainer(job, tokens, out, checkpoint, watchdog.tick)
+        recompute, predicted = predict_memory(job, world_size())
+        memory = MemoryUse(predicted)
+        trainer = _trainer(job, tokens, out, checkpoint, recompute, watchdog.tick)
         best = _watched(trainer, job, tokens, out, facts, [follow, watchdog])
         trainer.stop_on(stop)
         with noisy_embeddings(trainer.model, job.training.neftune_alpha):
@@ -91,7 +92,7 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
         record = {
             "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
             **last_losses(out / METRICS, trainer.task_names), "seconds": time.perf_counter() - started, "ranks": world_size(),
-            "attention": trainer.model.config._attn_implementation, "memory": peak_memory(),
+            "attention": trainer.model.config._attn_implementation, "recompute": recompute, "memory": memory.to_json(),
             "trainable_parameters": sum(weight.numel() for weight in weights.values()),
             "tokens": tokens.summary(), "samples": tokens.examples(3), "evaluation": trainer.last_evaluation,
             "best": {"step": best.step, "eval/loss": best.loss} if best.step is not None else None, "stopped_early_at": best.stopped_at,
@@ -100,12 +101,6 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
         return record
 
     return on_first_rank(leave)
-
-
-def peak_memory() -> dict[str, int]:
-    """The most memory that this process has held, in bytes: resident, and on its CUDA device."""
-    return {"peak_rss_bytes": peak_rss_bytes(),
-            **({"peak_cuda_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {})}
 
 
 def _watched(trainer: MultiTaskTrainer, job: TrainJob, tokens: RunTokens, out: Path, facts: AdapterFacts,
@@ -122,11 +117,10 @@ def _watched(trainer: MultiTaskTrainer, job: TrainJob, tokens: RunTokens, out: P
     return best
 
 
-def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | None,
+def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | None, recompute: bool,
              tick: Callable[[str], None]) -> MultiTaskTrainer:
     settings, ranks = job.training, world_size()
     base_config = read_model_config(job.base)
-    recompute = choose_recompute(settings.recompute, base_config, settings.micro_batch_rows * job.model.context, free_memory_bytes())
     # Before the model: under ZeRO-3 the arguments tell transformers to shard the base while it is loaded.
     arguments = training_arguments(job, out, ranks=ranks, recompute=recompute, evaluates=bool(tokens.validation))
     rows = PackedRows(tokens.train, job.model.context, settings.seed, attention_weight_of(base_config))

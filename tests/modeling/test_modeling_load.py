@@ -9,7 +9,6 @@ from mft.modeling.adapters import add_adapter
 from mft.modeling.base import check_context, resolve_base
 from mft.modeling.config import AdapterConfig, QuantizationConfig
 from mft.modeling.load import load_base
-from mft.modeling.memory import activation_bytes_per_token, choose_recompute
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +71,3 @@ def test_bad_bases_are_one_clear_message(tiny_base, tmp_path):
     model = load_base(tiny_base, QuantizationConfig(type="none"))
     with pytest.raises(ModelError, match=r"adapter\.targets"):
         add_adapter(model, AdapterConfig(targets=["no_such_layer"]), seed=1)
-
-
-def test_recomputation_is_chosen_where_activations_would_not_fit():
-    shape = {"num_hidden_layers": 48, "hidden_size": 8192, "intermediate_size": 22016}
-    assert activation_bytes_per_token(shape) == 48 * 2 * (6 * 8192 + 3 * 22016)
-    assert not choose_recompute("auto", shape, 4096, 141 * 10**9)
-    assert choose_recompute("auto", shape, 4096, 60 * 10**9)
-    assert choose_recompute("full", shape, 1, 10**12)
-    assert not choose_recompute("none", shape, 10**6, 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mft.report.axes import figure, legend, series_class
 from mft.report.charts import Line, Part, histogram, line_chart, stacked_bar
@@ -16,6 +17,9 @@ MAX_POINTS = 400
 
 TOTAL = "total loss"
 
+MEMORY = {"peak_rss_bytes": "peak resident memory", "peak_cuda_bytes": "peak of CUDA's allocator",
+          "measured_bytes": "memory of a step, measured", "predicted_bytes": "memory of a step, predicted"}
+
 TRAINED_NOTE = "The loss is computed on the marked characters alone; the model reads the rest as context."
 
 
@@ -27,12 +31,23 @@ def training_section(training: Training, anchor: str, title: str) -> Html:
         ("trainable parameters", None if training.trainable_parameters is None else count(training.trainable_parameters)),
         ("tokens per second, median", None if rate is None else count(rate)),
         ("largest device memory", None if memory is None else size(memory)),
-        *((name.removesuffix("_bytes").replace("_", " "), amount(name, value)) for name, value in training.memory.items()
+        *((MEMORY.get(name, name.removesuffix("_bytes").replace("_", " ")), amount(name, value)) for name, value in training.memory.items()
           if isinstance(value, int | float) and not isinstance(value, bool)),
         ("adapter", f"{training.stage}/{Path(training.adapter).name}" if training.adapter else None)])
     curve = [] if training.curve is None else [_curve_figure(training.curve), *_remarks(training.curve)]
     return section(anchor, title, "Loss of each task during training, in nats per trained token.", *curve, numbers,
-                   _task_table(training) if training.tasks else None)
+                   _task_table(training) if training.tasks else None, _memory_table(training.memory))
+
+
+def _memory_table(memory: Mapping[str, Any]) -> Html | None:
+    """What `mft plan` predicts for this device, part by part, beside what was measured."""
+    parts = memory.get("predicted")
+    if not isinstance(parts, dict):
+        return None
+    rows = [[name, size(value)] for name, value in parts.items() if value and name not in ("runtime", "total")]
+    total = [["together, predicted (of logits and workspace the larger)", size(parts.get("total", 0))],
+             ["measured: the most since the base was loaded", size(memory.get("measured_bytes", 0))]]
+    return joined([tag("h3", "Memory of a step"), table([Column("part", numeric=False), Column("predicted")], [*rows, *total])])
 
 
 def _curve_figure(curve: Curve) -> Html | None:

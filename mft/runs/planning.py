@@ -1,0 +1,219 @@
+"""`mft plan`: what each train stage of a project would take of a device and of time, before anything is loaded."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mft.errors import ConfigError
+from mft.files import MANIFEST
+from mft.modeling.base import config_of_base
+from mft.modeling.devices import Accelerator, accelerator_of, named_accelerator
+from mft.modeling.memory import MARGIN, adapter_parameters, free_memory_bytes
+from mft.runs.config import ProjectConfig, TrainStage
+from mft.training.job import TrainJob, config_faults, step_shape
+from mft.training.memory_plan import Choice, MemoryPlan, choices, memory_plan
+from mft.training.time_plan import TimePlan, Work, bound_tokens_per_s, time_plan
+
+CONTEXTS = (4096, 8192, 16384, 32768)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a run is planned for. `flops`: peak of bf16, None where it is not known."""
+
+    name: str
+    kind: Literal["cuda", "cpu"]
+    memory_bytes: int
+    flops: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What the command line says. `tokens`: trained on in an epoch; `tokens_per_s`: of all devices; `price`: of a device for an hour."""
+
+    gpu: str | None = None
+    gpus: int | None = None
+    tokens: int | None = None
+    tokens_per_s: float | None = None
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One train stage on each of `devices` devices. `fits`: with what `recompute` and `micro_batch_rows` say, with a margin of 5%."""
+
+    name: str
+    device: Device
+    devices: int
+    base: str
+    attention: str
+    recompute: bool
+    micro_batch_rows: int
+    accumulation: int
+    context: int
+    trained_parameters: int
+    memory: MemoryPlan
+    tokens_per_step: int
+    work: Work
+    time: TimePlan
+    others: tuple[Choice, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the stage can run as it is planned."""
+        return self.memory.fits(self.device.memory_bytes)
+
+    def lack(self) -> str:
+        """What is missing where it does not fit, and what would help."""
+        needed, has = self.memory.total * MARGIN / 1e9, self.device.memory_bytes / 1e9
+        fitting = [choice for choice in self.others if choice.memory.fits(self.device.memory_bytes)]
+        if not fitting:
+            held = self.memory.held / 1e9
+            return f"it needs {needed:.1f} GB of the {has:.1f} GB of {self.device.name}, {held:.1f} GB of them before the first row; no " \
+                   "micro-batch and no recomputation helps: give more memory, 4 bits, a smaller rank, or deepspeed with zero_stage: 3"
+        best = max(fitting, key=lambda choice: (choice.context == self.context, not choice.recompute, choice.micro_batch_rows))
+        return (f"it needs {needed:.1f} GB of the {has:.1f} GB of {self.device.name}; fits: training.recompute="
+                f"{'full' if best.recompute else 'none'} training.micro_batch_rows={best.micro_batch_rows}"
+                + (f" model.context={best.context}" if best.context != self.context else ""))
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "stage": self.name, "device": self.device.name, "device_memory_bytes": self.device.memory_bytes, "devices": self.devices,
+            "base": self.base, "attention": self.attention, "recompute": self.recompute, "micro_batch_rows": self.micro_batch_rows,
+            "accumulation": self.accumulation, "context": self.context, "trained_parameters": self.trained_parameters,
+            "memory_bytes": self.memory.to_json(), "fits": self.fits, "tokens_per_step": self.tokens_per_step,
+            "rows": self.work.rows, "data": self.work.source, **self.time.to_json(),
+            "choices": [{"recompute": choice.recompute, "micro_batch_rows": choice.micro_batch_rows, "context": choice.context,
+                         "total_bytes": choice.memory.total, "fits": choice.memory.fits(self.device.memory_bytes)}
+                        for choice in self.others]}
+
+
+def plan_project(config: ProjectConfig, beside: Path, out: Path, options: PlanOptions, stage: str | None = None) -> list[StagePlan]:
+    """Plan every train stage, or one.
+
+    Args:
+        beside: the config's folder. out: the project's output folder, where data that is encoded already is looked for.
+
+    Raises:
+        ConfigError: what does not go together, all at once; a stage or a device that is not known.
+        ModelError: the base is nowhere to be found, or of a kind whose memory is not known.
+    """
+    stages = [each for each in config.stages if isinstance(each, TrainStage)]
+    chosen = [each for each in stages if stage in (None, each.name)]
+    if not chosen:
+        raise ConfigError([f"--stage: train stages of this config: {', '.join(each.name for each in stages) or 'none'}"])
+    return [_plan_stage(config, each, beside, out, options) for each in chosen]
+
+
+def device_named(asked: str | None) -> Device:
+    """The accelerator of this name, a size such as `48GiB`, or, where nothing is asked for, this machine's GPU or its memory.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if asked is None:
+        return _device_here()
+    if (size := _memory_size(asked)) is not None:
+        return Device(asked, "cuda", size, None)
+    known = named_accelerator(asked)
+    return Device(known.name, "cuda", known.memory_bytes, known.flops)
+
+
+def _memory_size(text: str) -> int | None:
+    for unit, factor in (("GiB", 2**30), ("GB", 10**9)):
+        number = text.removesuffix(unit).strip()
+        if text.endswith(unit) and number.replace(".", "", 1).isdigit():
+            return int(float(number) * factor)
+    return None
+
+
+def _device_here() -> Device:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Device("this machine's CPU", "cpu", free_memory_bytes(), None)
+    name = torch.cuda.get_device_name()
+    known: Accelerator | None = accelerator_of(name)
+    return Device(name, "cuda", int(torch.cuda.get_device_properties(0).total_memory), known.flops if known else None)
+
+
+def _plan_stage(config: ProjectConfig, stage: TrainStage, beside: Path, out: Path, options: PlanOptions) -> StagePlan:
+    device = device_named(options.gpu)
+    ranks = options.gpus or stage.distributed.processes or 1
+    base_config, found = config_of_base(config.model.base, beside)
+    job = TrainJob(Path(found), config.model, stage.quantization, stage.adapter, stage.tasks, stage.training, stage.distributed,
+                   beside=beside)
+    faults = [*_context_faults(config, base_config), *config_faults(job, base_config, ranks, config.tracking.generations)]
+    if faults:
+        raise ConfigError([f"stage '{stage.name}': {fault}" for fault in faults])
+    attention = config.model.attention if config.model.attention != "auto" else _usual_attention(device)
+    step = step_shape(job, base_config, attention=attention, device=device.kind)
+    rows = bool(config.model.add_tokens) and not step.full
+
+    def memory(recompute: bool) -> MemoryPlan:
+        return memory_plan(step, stage.training, stage.distributed, ranks, recompute=recompute, trains_rows=rows)
+
+    recompute = stage.training.recompute == "full" or (
+        stage.training.recompute == "auto" and not memory(False).fits(device.memory_bytes))
+    longest = int(base_config.get("max_position_embeddings", config.model.context))
+    tokens_per_step = stage.training.global_batch_rows * config.model.context
+    work = _work(options, out, stage, config.model.context)
+    trained = adapter_parameters(step)
+    bound = None if device.flops is None else bound_tokens_per_s(
+        base_config, context=config.model.context, adapter_parameters=0 if step.full else trained, recompute=recompute,
+        flops_per_s=device.flops, devices=ranks)
+    return StagePlan(
+        stage.name, device, ranks, found, attention, recompute, stage.training.micro_batch_rows,
+        stage.training.global_batch_rows // (ranks * stage.training.micro_batch_rows), config.model.context, trained, memory(recompute),
+        tokens_per_step, work,
+        time_plan(work.steps(stage.training), tokens_per_step, ranks, tokens_per_s=options.tokens_per_s, bound=bound,
+                  price_per_hour=options.price),
+        tuple(choices(replace(step, tokens=0), stage.training, stage.distributed, ranks, context=config.model.context,
+                      contexts=tuple(length for length in CONTEXTS if length <= longest), trains_rows=rows)))
+
+
+def _usual_attention(device: Device) -> str:
+    """What `attention: auto` finds where its package is installed. A GPU without flash attention holds masks besides."""
+    return "flash_attention_2" if device.kind == "cuda" else "sdpa"
+
+
+def _context_faults(config: ProjectConfig, base_config: dict[str, Any]) -> list[str]:
+    longest = base_config.get("max_position_embeddings")
+    if longest is None or config.model.context <= longest:
+        return []
+    return [f"model.context is {config.model.context}, but {config.model.base} was made for at most {longest} tokens "
+            "(max_position_embeddings)"]
+
+
+def _work(options: PlanOptions, out: Path, stage: TrainStage, context: int) -> Work:
+    """How much there is to train on: what the command line says, else what an earlier dry run or run encoded."""
+    if options.tokens is not None:
+        return Work(math.ceil(options.tokens / context), options.tokens, "--tokens")
+    record = out / ".tokens" / stage.name / "train" / MANIFEST
+    if record.is_file():
+        return _encoded(record.parent, context)
+    return Work(None, None, "not encoded yet: `mft train CONFIG --dry-run` does it, or give --tokens")
+
+
+def _encoded(folder: Path, context: int) -> Work:
+    from mft.tokenization.store import read_tokens, statistics
+
+    counts = statistics(read_tokens(folder, context))
+    return Work(counts["rows"], counts["tokens"], str(folder))
+
+
+def summary(plans: Sequence[StagePlan]) -> dict[str, Any]:
+    """The project as `--json` prints it: the stage that takes the most memory, sums of steps, hours and cost, and all `stages`."""
+    def total(name: str) -> float | None:
+        values = [getattr(plan.time, name) for plan in plans]
+        return None if None in values else sum(values)
+
+    largest = max(plans, key=lambda plan: plan.memory.total)
+    top = ("device", "device_memory_bytes", "devices", "memory_bytes", "tokens_per_step")
+    facts = largest.to_json()
+    return {**{key: facts[key] for key in top}, "fits": all(plan.fits for plan in plans), "margin": MARGIN,
+            **{name: total(name) for name in ("steps", "tokens", "hours", "hours_at_the_bound", "device_hours", "cost")},
+            "stages": [plan.to_json() for plan in plans]}

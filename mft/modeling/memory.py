@@ -94,7 +94,7 @@ def saved_bytes(step: StepShape, *, recompute: bool) -> int:
     """All that is kept from the forward pass to the backward pass: T times a sum over the layers, and a little once."""
     inputs = step.shape.layers * _stream(step) * step.shape.hidden * step.tokens
     layers = inputs if recompute else step.shape.layers * layer_bytes(step) - _first_layer_saves_less(step)
-    return layers + _end_bytes(step) + (0 if recompute else _once_bytes(step))
+    return layers + _end_bytes(step) + (_mask_bytes(step) if recompute else _once_bytes(step))
 
 
 def layer_bytes(step: StepShape) -> int:
@@ -171,11 +171,15 @@ def _dora_weight_bytes(step: StepShape, name: str) -> int:
 
 
 def _end_bytes(step: StepShape) -> int:
-    """The last norm, the head's input, the sines and cosines of the positions, the mask of the packed samples."""
+    """The last norm, the head's input, the sines and cosines of the positions."""
     stream, tokens = _stream(step), step.tokens
     norm = 4 * step.shape.hidden * (2 if step.full else 1) + 4
-    mask = {"flash": 0, "sdpa": 1, "eager": step.width}[step.attention]
-    return tokens * (norm + stream * step.shape.hidden + 2 * stream * step.shape.head_size) + mask * tokens * tokens
+    return tokens * (norm + stream * step.shape.hidden + 2 * stream * step.shape.head_size)
+
+
+def _mask_bytes(step: StepShape) -> int:
+    """The mask of the packed samples, which all layers are given: kept for those that are computed again."""
+    return {"flash": 0, "sdpa": 1, "eager": step.width}[step.attention] * step.tokens * step.tokens
 
 
 def _once_bytes(step: StepShape) -> int:

@@ -127,20 +127,24 @@ def _forward(model: Any, step: StepShape) -> torch.Tensor:
     return loss
 
 
-def extrapolate(config: dict[str, Any], step: StepShape, layers: int, context: int, *, recompute: bool) -> float:
-    """Saved bytes of the whole model at this context, from one and two layers at two token counts: a + b T + c T^2, layer by layer."""
-    counted = {(number, tokens): count_step(config, number, replace(step, tokens=tokens), recompute=recompute).saved
-               for number in (1, 2) for tokens in (step.tokens // 2, step.tokens)}
+def count_all(config: dict[str, Any], step: StepShape, *, recompute: bool) -> dict[tuple[int, int], Counted]:
+    """(layers, tokens) -> what is counted: one and two layers, at the step's tokens and at half of them."""
+    return {(layers, tokens): count_step(config, layers, replace(step, tokens=tokens), recompute=recompute)
+            for layers in (1, 2) for tokens in (step.tokens // 2, step.tokens)}
 
-    def at(values: tuple[float, float], squares: float) -> float:
-        low, high = values
-        few, many = step.tokens // 2, step.tokens
+
+def extrapolate(counted: dict[tuple[int, int], Counted], step: StepShape, layers: int, context: int, *, recompute: bool) -> float:
+    """Saved bytes of the whole model at this context: a + b T + c T^2 of one and of two layers, c the mask's; others as the second."""
+    few, many = step.tokens // 2, step.tokens
+    masks = step.attention == "sdpa"   # each layer keeps one in the activations' type; or all of them one of a byte a number
+
+    def at_context(number: int) -> float:
+        squares = 0 if not masks else 1 if recompute else number * step.width
+        low, high = counted[number, few].saved, counted[number, many].saved
         slope = (high - low - squares * (many**2 - few**2)) / (many - few)
         return low - squares * few**2 - slope * few + slope * context + squares * context**2
 
-    mask = step.width if step.attention == "sdpa" and not recompute else 0
-    one = at((counted[1, step.tokens // 2], counted[1, step.tokens]), mask)
-    two = at((counted[2, step.tokens // 2], counted[2, step.tokens]), 2 * mask)
+    one, two = at_context(1), at_context(2)
     return one + (layers - 1) * (two - one)
 
 
@@ -163,13 +167,14 @@ def main() -> None:
     step = StepShape(shape, QuantizationConfig(), AdapterConfig(type=asked.type, rank=asked.rank, dropout=asked.dropout), asked.tokens,
                      asked.attention, "cuda" if torch.cuda.is_available() else "cpu")
     layers = asked.layers or shape.layers
+    found = count_all(config, step, recompute=recompute)
     rows = []
     for context in map(int, asked.contexts.split(",")):
         whole = replace(step, tokens=context, shape=replace(shape, layers=layers))
-        counted, planned = extrapolate(config, step, layers, context, recompute=recompute), saved_bytes(whole, recompute=recompute)
+        counted, planned = extrapolate(found, step, layers, context, recompute=recompute), saved_bytes(whole, recompute=recompute)
         rows.append({"context": context, "counted_bytes": round(counted), "planned_bytes": planned, "ratio": planned / counted})
     two = replace(step, shape=replace(shape, layers=2))
-    peak = count_step(config, 2, step, recompute=recompute).peak
+    peak = found[2, step.tokens].peak
     planned = saved_bytes(two, recompute=recompute) + max(head_bytes(two), workspace_bytes(two, recompute=recompute))
     result = {"shape": asked.shape, "layers": layers, "recompute": asked.recompute, "attention": asked.attention, "contexts": rows,
               "two_layers": {"tokens": asked.tokens, "peak_counted_bytes": peak, "peak_planned_bytes": planned, "ratio": planned / peak}}

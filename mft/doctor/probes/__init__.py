@@ -1,0 +1,1 @@
+"""What runs in a process of its own, as it imports torch, may crash the interpreter, or may hang."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,20 +24,44 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def computes_in(compute_dtype: str, place: torch.device | None = None) -> torch.dtype:
+    """The type that weights and activations have on a device, `device()` unless given, where a config asks for this one.
+
+    On a CPU without bf16 arithmetic that is float32 for bf16, with one warning: torch's products of bf16 matrices are about a hundred times
+    slower there than those of float32.
+    """
+    asked = DTYPES[compute_dtype]
+    if asked == torch.bfloat16 and (place or device()).type == "cpu" and not cpu_has_bf16():
+        _tell_of_float32()
+        return torch.float32
+    return asked
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether oneDNN multiplies bf16 matrices on this CPU: with AVX512 or AMX, or on ARM with its bf16 instructions."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def _tell_of_float32() -> None:
+    logger.warning("this CPU has no bf16 arithmetic (no AVX512): what bf16 is asked for is computed in float32")
+
+
 def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool = False, attention: str = "auto") -> PreTrainedModel:
     """The base from local safetensors, frozen, in evaluation mode, on `device()`.
 
     `sharded`: under ZeRO-3, whose arguments must have been made before, each rank keeps its part of every weight.
     `attention`: as `model.attention` of a config.
 
-    With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`).
+    With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`, see `computes_in`).
 
     Raises:
         ModelError: the folder has no safetensors weights, or they cannot be read; the attention asked for cannot be used.
     """
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: has no .safetensors weights")
-    dtype = DTYPES[quantization.compute_dtype]
+    dtype = computes_in(quantization.compute_dtype)
     implementation = choose_attention(read_model_config(folder), device(), dtype, attention)
     options = {}
     if quantization.type == "nf4":

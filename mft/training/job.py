@@ -12,6 +12,7 @@ from mft.files import hash_file, sha256_json
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
+from mft.modeling.load import computes_in
 from mft.modeling.memory import Attention, StepShape
 from mft.modeling.shape import shape_of
 from mft.modeling.start import start_faults
@@ -166,13 +167,16 @@ def step_shape(job: TrainJob, base_config: dict[str, Any], *, attention: str, de
     Raises:
         ModelError: the base is of a kind whose memory is not known beforehand.
     """
-    return StepShape(shape_of(base_config), job.quantization, job.adapter, job.training.micro_batch_rows * job.model.context,
+    quantization = job.quantization
+    if device == "cpu" and computes_in(quantization.compute_dtype, torch.device("cpu")) == torch.float32:
+        quantization = quantization.model_copy(update={"compute_dtype": "fp32"})
+    return StepShape(shape_of(base_config), quantization, job.adapter, job.training.micro_batch_rows * job.model.context,
                      KERNELS.get(attention, "flash"), device)
 
 
 def activations_type(quantization: QuantizationConfig) -> torch.dtype | None:
     """What autocast casts activations to; None where they have the weights' type, or where a loss scaler does it (fp16)."""
-    return torch.bfloat16 if quantization.compute_dtype == "bf16" else None
+    return torch.bfloat16 if computes_in(quantization.compute_dtype) == torch.bfloat16 else None
 
 
 def attention_weight_of(base_config: dict[str, Any]) -> float:

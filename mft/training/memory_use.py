@@ -11,7 +11,7 @@ from mft.errors import ModelError
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.attention import choose_attention
 from mft.modeling.base import read_model_config
-from mft.modeling.load import DTYPES, device
+from mft.modeling.load import computes_in, device
 from mft.modeling.memory import MARGIN, free_memory_bytes
 from mft.process import peak_rss_bytes, reset_peak_rss
 from mft.training.job import TrainJob, step_shape
@@ -29,7 +29,7 @@ def predict_memory(job: TrainJob, ranks: int) -> tuple[bool, MemoryPlan | None]:
         ModelError: no implementation of attention can be used here.
     """
     base_config, setting = read_model_config(job.base), job.training.recompute
-    here, dtype = device(), DTYPES[job.quantization.compute_dtype]
+    here, dtype = device(), computes_in(job.quantization.compute_dtype)
     attention = choose_attention(base_config, here, dtype, job.model.attention)
     try:
         step = step_shape(job, base_config, attention=attention, device="cuda" if here.type == "cuda" else "cpu")

@@ -16,7 +16,7 @@ from mft.files import write_json
 from mft.modeling.adapters import AdapterFacts, add_adapter, quantization_of_base
 from mft.modeling.added_tokens import added_tokens, original_base
 from mft.modeling.base import lasting_name, read_model_config
-from mft.modeling.load import load_base
+from mft.modeling.load import computes_in, load_base
 from mft.modeling.start import load_start
 from mft.tokenization.token_store import lengths_of
 from mft.training.arguments import training_arguments
@@ -92,7 +92,8 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
         record = {
             "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
             **last_losses(out / METRICS, trainer.task_names), "seconds": time.perf_counter() - started, "ranks": world_size(),
-            "attention": trainer.model.config._attn_implementation, "recompute": recompute, "memory": memory.to_json(),
+            "attention": trainer.model.config._attn_implementation, "recompute": recompute,
+            "compute_dtype": str(computes_in(job.quantization.compute_dtype)).removeprefix("torch."), "memory": memory.to_json(),
             "trainable_parameters": sum(weight.numel() for weight in weights.values()),
             "tokens": tokens.summary(), "samples": tokens.examples(3), "evaluation": trainer.last_evaluation,
             "best": {"step": best.step, "eval/loss": best.loss} if best.step is not None else None, "stopped_early_at": best.stopped_at,

@@ -1,7 +1,7 @@
 """What a training step holds in memory: the arithmetic of `mft plan` beside what is counted.
 
     PYTHONPATH=scripts/bench python scripts/bench/memory.py [--shape 34b] [--tokens 256] [--rank 32] [--dropout 0.05] [--type lora]
-        [--recompute none] [--attention sdpa] [--layers 48] [--contexts 4096,16384] [--json]
+        [--compute-dtype bf16] [--recompute none] [--attention sdpa] [--layers 48] [--contexts 4096,16384] [--json]
 
 Real layers of the shape, with random NF4 weights, are trained on one micro-batch of packed tokens as a run does it. Counted, without a GPU:
   saved     bytes of the tensors that are alive between the forward and the backward pass, of one and of two layers; their difference is
@@ -31,6 +31,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from mft.modeling.adapters import add_adapter, quantization_of_base
 from mft.modeling.config import AdapterConfig, QuantizationConfig
+from mft.modeling.load import cpu_has_bf16
 from mft.modeling.memory import StepShape, head_bytes, saved_bytes, workspace_bytes
 from mft.modeling.modes import uncast_inputs
 from mft.modeling.shape import shape_of
@@ -156,6 +157,9 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--type", choices=["lora", "rslora", "dora"], default="lora")
+    fast = torch.cuda.is_available() or cpu_has_bf16()
+    parser.add_argument("--compute-dtype", choices=["bf16", "fp32"], default="bf16" if fast else "fp32",
+                        help="default: bf16, or fp32 on a CPU without bf16 arithmetic")
     parser.add_argument("--recompute", choices=["none", "full"], default="none")
     parser.add_argument("--attention", choices=["flash", "sdpa"], default="flash" if torch.cuda.is_available() else "sdpa")
     parser.add_argument("--layers", type=int, help="default: the shape's own")
@@ -164,7 +168,8 @@ def main() -> None:
     asked = parser.parse_args()
     config = SHAPES[asked.shape]
     shape, recompute = shape_of(config), asked.recompute == "full"
-    step = StepShape(shape, QuantizationConfig(), AdapterConfig(type=asked.type, rank=asked.rank, dropout=asked.dropout), asked.tokens,
+    quantization = QuantizationConfig(compute_dtype=asked.compute_dtype)
+    step = StepShape(shape, quantization, AdapterConfig(type=asked.type, rank=asked.rank, dropout=asked.dropout), asked.tokens,
                      asked.attention, "cuda" if torch.cuda.is_available() else "cpu")
     layers = asked.layers or shape.layers
     found = count_all(config, step, recompute=recompute)
@@ -181,7 +186,8 @@ def main() -> None:
     if asked.json:
         print(json.dumps(result))
         return
-    print(f"{asked.shape}, {layers} layers, {asked.type} rank {asked.rank}, dropout {asked.dropout}, recompute {asked.recompute}")
+    print(f"{asked.shape}, {layers} layers, {asked.type} rank {asked.rank}, dropout {asked.dropout}, {asked.compute_dtype}, "
+          f"recompute {asked.recompute}")
     for row in rows:
         print(f"  saved at {row['context']:>6} tokens: counted {row['counted_bytes'] / 1e9:8.2f} GB, planned "
               f"{row['planned_bytes'] / 1e9:8.2f} GB, ratio {row['ratio']:.4f}")

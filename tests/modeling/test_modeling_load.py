@@ -8,7 +8,7 @@ from mft.errors import ModelError
 from mft.modeling.adapters import add_adapter
 from mft.modeling.base import check_context, resolve_base
 from mft.modeling.config import AdapterConfig, QuantizationConfig
-from mft.modeling.load import load_base
+from mft.modeling.load import _tell_of_float32, computes_in, cpu_has_bf16, load_base
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_layers_are_nf4_and_only_float32_adapter_weights_train(nf4_model):
     trained = {name: p for name, p in nf4_model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * 7 * 7
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
-    assert nf4_model.get_output_embeddings().weight.dtype == torch.bfloat16
+    assert nf4_model.get_output_embeddings().weight.dtype == computes_in("bf16")
 
 
 def test_an_evaluation_in_between_does_not_change_the_gradients(nf4_model):
@@ -71,3 +71,16 @@ def test_bad_bases_are_one_clear_message(tiny_base, tmp_path):
     model = load_base(tiny_base, QuantizationConfig(type="none"))
     with pytest.raises(ModelError, match=r"adapter\.targets"):
         add_adapter(model, AdapterConfig(targets=["no_such_layer"]), seed=1)
+
+
+def test_bf16_is_computed_in_float32_where_a_cpu_has_no_bf16_arithmetic(monkeypatch, caplog):
+    has = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    assert cpu_has_bf16() == has
+    assert computes_in("bf16", torch.device("cpu")) == (torch.bfloat16 if has else torch.float32)
+    assert computes_in("bf16", torch.device("cuda")) == torch.bfloat16
+    assert computes_in("fp16", torch.device("cpu")) == torch.float16
+    monkeypatch.setattr("mft.modeling.load.cpu_has_bf16", lambda: False)
+    _tell_of_float32.cache_clear()
+    assert [computes_in("bf16", torch.device("cpu")) for _ in range(2)] == [torch.float32] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "this CPU has no bf16 arithmetic (no AVX512): what bf16 is asked for is computed in float32"]

@@ -86,6 +86,7 @@ def straight(tmp_path_factory) -> Path:
 
 
 @slow
+@pytest.mark.law
 @pytest.mark.parametrize("victim", [0, 1], ids=["the node with the store", "the other node"])
 def test_a_node_that_is_killed_and_started_again_joins_and_the_run_ends_with_the_same_bits(victim, straight, tmp_path):
     config, port = write_project(tmp_path / "project", steps=STEPS, every=4), free_port()

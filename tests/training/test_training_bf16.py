@@ -45,6 +45,7 @@ def fifty_steps(engine: str, quantization: str, folder: Path, nudge: str = "0") 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bf16 arithmetic")
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_fifty_steps_are_the_same_under_every_engine_and_small_updates_are_kept(quantization, tmp_path):
     losses = {"nudged": fifty_steps("ddp", quantization, tmp_path / "nudged", nudge="2e-7")[0]}

@@ -19,6 +19,7 @@ WORKER = Path(__file__).parent / "layout_worker.py"
 TESTS = Path(__file__).resolve().parents[1]
 ENGINES = {"ddp": ["engine=ddp"], "zero2": ["engine=deepspeed", "zero_stage=2"], "zero3": ["engine=deepspeed", "zero_stage=3"]}
 slow = pytest.mark.slow
+pytestmark = pytest.mark.law
 
 
 def options(engine: str, ranks: int) -> list[str]:

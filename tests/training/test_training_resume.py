@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.law
+
 CONFIG = """
 name: resume
 model: {{base: tiny-code-llama, format: codefuse, context: 128}}

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from mft.errors import ModelError
 from mft.files import read_json, write_json
+from mft.modeling.compute import DTYPES
 from mft.modeling.config import AdapterConfig, QuantizationConfig
-from mft.modeling.load import DTYPES
 from mft.modeling.start import load_start
 from mft.modeling.targets import target_names
 

@@ -11,8 +11,8 @@ from mft.errors import ConfigError, DataError
 from mft.files import hash_file, sha256_json
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
+from mft.modeling.compute import computes_in
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
-from mft.modeling.load import computes_in
 from mft.modeling.memory import Attention, StepShape
 from mft.modeling.shape import shape_of
 from mft.modeling.start import start_faults

@@ -11,7 +11,7 @@ from mft.errors import ModelError
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.attention import choose_attention
 from mft.modeling.base import read_model_config
-from mft.modeling.load import computes_in, device
+from mft.modeling.compute import computes_in, device
 from mft.modeling.memory import MARGIN, free_memory_bytes
 from mft.process import peak_rss_bytes, reset_peak_rss
 from mft.training.job import TrainJob, step_shape

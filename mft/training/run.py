@@ -16,7 +16,8 @@ from mft.files import write_json
 from mft.modeling.adapters import AdapterFacts, add_adapter, quantization_of_base
 from mft.modeling.added_tokens import added_tokens, original_base
 from mft.modeling.base import lasting_name, read_model_config
-from mft.modeling.load import computes_in, load_base
+from mft.modeling.compute import computes_in
+from mft.modeling.load import load_base
 from mft.modeling.start import load_start
 from mft.tokenization.token_store import lengths_of
 from mft.training.arguments import training_arguments

@@ -30,8 +30,8 @@ from torch.utils._pytree import tree_iter
 from trl.trainer.utils import add_fused_lm_head
 
 from mft.modeling.adapters import add_adapter, quantization_of_base
+from mft.modeling.compute import cpu_has_bf16
 from mft.modeling.config import AdapterConfig, QuantizationConfig
-from mft.modeling.load import cpu_has_bf16
 from mft.modeling.memory import StepShape, head_bytes, saved_bytes, workspace_bytes
 from mft.modeling.modes import uncast_inputs
 from mft.modeling.shape import shape_of

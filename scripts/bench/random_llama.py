@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from mft.modeling.compute import DTYPES
 from mft.modeling.config import QuantizationConfig
-from mft.modeling.load import DTYPES
 
 SPREAD = 0.02
 

@@ -8,11 +8,11 @@ import pytest
 def four_bit(**options):
     from mft.doctor.probes import four_bit as probe
 
-    value, = probe.run(**{"compute_dtype": "float32", "double_quant": True, "optimizer": "adamw", **options})
+    value, = probe.run(**{"compute_dtype": "fp32", "double_quant": True, "optimizer": "adamw", **options})
     return value
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_4_bit_kernels_agree_with_the_definition(dtype):
     value = four_bit(compute_dtype=dtype, optimizer="adamw_8bit")
     assert value["faults"] == []

@@ -7,8 +7,9 @@ from bitsandbytes.nn import Linear4bit
 from mft.errors import ModelError
 from mft.modeling.adapters import add_adapter
 from mft.modeling.base import check_context, resolve_base
+from mft.modeling.compute import _tell_of_float32, computes_in, cpu_has_bf16
 from mft.modeling.config import AdapterConfig, QuantizationConfig
-from mft.modeling.load import _tell_of_float32, computes_in, cpu_has_bf16, load_base
+from mft.modeling.load import load_base
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_bf16_is_computed_in_float32_where_a_cpu_has_no_bf16_arithmetic(monkeypa
     assert computes_in("bf16", torch.device("cpu")) == (torch.bfloat16 if has else torch.float32)
     assert computes_in("bf16", torch.device("cuda")) == torch.bfloat16
     assert computes_in("fp16", torch.device("cpu")) == torch.float16
-    monkeypatch.setattr("mft.modeling.load.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("mft.modeling.compute.cpu_has_bf16", lambda: False)
     _tell_of_float32.cache_clear()
     assert [computes_in("bf16", torch.device("cpu")) for _ in range(2)] == [torch.float32] * 2
     assert [record.getMessage() for record in caplog.records] == [

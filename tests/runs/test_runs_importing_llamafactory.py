@@ -103,6 +103,12 @@ def test_qlora_options_keep_their_meaning(tmp_path):
     assert (project.model.attention, train.training.keep_last, train.training.clip) == ("flash_attention_2", 3, 0.5)
 
 
+@pytest.mark.parametrize(("seconds", "written"), [(1, 1 / 60), (1000, 1000 / 60), (7200, 120)])
+def test_seconds_of_a_timeout_stay_exact_in_minutes(tmp_path, seconds, written):
+    project, _, _ = imported(tmp_path, SFT + f"ddp_timeout: {seconds}\n")
+    assert project.stage("train").distributed.timeout_minutes == written
+
+
 def test_a_deepspeed_file_gives_stage_and_offload(tmp_path):
     settings = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}}
     (tmp_path / "ds.json").write_text(json.dumps(settings), encoding="utf-8")

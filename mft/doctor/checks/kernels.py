@@ -8,7 +8,6 @@ from mft.modeling.base import read_model_config
 
 FOUR_BIT_S = 90.0
 ATTENTION_S = 120.0
-TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 LLAMA_8B = {"num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
 """The heads that attention is tested with where there is no config: Llama 3's 8B."""
 
@@ -29,7 +28,7 @@ def check_four_bit(context: Context) -> Finding:
     if facts["faults"]:
         return complain(f"on {facts['device']} {'; '.join(facts['faults'])}", remedy, **facts)
     return ok(f"NF4 weights, a LoRA step on them{' and the 8-bit optimizer' if optimizers else ''} agree with the reference on "
-              f"{facts['device']}", **facts)
+              f"{facts['device']}, in {facts['computes_in']}", **facts)
 
 
 def check_attention(context: Context) -> Finding:
@@ -54,6 +53,6 @@ def check_attention(context: Context) -> Finding:
 
 
 def _dtype(context: Context) -> str:
-    """torch's name of the type that the config computes in; bf16 without one."""
+    """The type that the config computes in; bf16 without one."""
     trains = context.subject.trains if context.subject else ()
-    return TORCH_NAMES[trains[0].quantization.compute_dtype if trains else "bf16"]
+    return trains[0].quantization.compute_dtype if trains else "bf16"

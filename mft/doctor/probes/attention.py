@@ -7,11 +7,15 @@ import torch
 
 from mft.errors import ModelError
 from mft.modeling.attention import CANDIDATES, choose_attention
+from mft.modeling.compute import computes_in, device
 
 
 def run(base_config: dict[str, Any], compute_dtype: str, asked: str) -> Iterator[dict[str, Any]]:
-    """`{"device", "chosen", "refused", "by_name"}`: by_name has null for what can be used, else the reason why not."""
-    place, dtype = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"), getattr(torch, compute_dtype)
+    """`{"device", "chosen", "refused", "by_name"}`: by_name has null for what can be used, else the reason why not.
+
+    `compute_dtype`: as in a config.
+    """
+    place, dtype = device(), computes_in(compute_dtype)
     names = dict.fromkeys([*CANDIDATES["cuda"], *([] if asked == "auto" else [asked])])
     by_name: dict[str, str | None] = {name: _reason(base_config, place, dtype, name) for name in names}
     try:

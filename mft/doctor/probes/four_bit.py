@@ -11,6 +11,8 @@ import bitsandbytes
 import torch
 from torch import Tensor
 
+from mft.modeling.compute import computes_in, device
+
 NF4 = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
        -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
        0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0)
@@ -25,18 +27,19 @@ ROWS, WIDTH, OUT, RANK = 24, 256, 384, 8
 
 
 def run(compute_dtype: str, double_quant: bool, optimizer: str) -> Iterator[dict[str, Any]]:
-    """`{"device", "differences", "faults"}`: relative differences from the reference by what was compared.
+    """`{"device", "computes_in", "differences", "faults"}`: relative differences from the reference by what was compared.
 
-    `compute_dtype`: torch's name of it. mft/modeling/load.py is not imported, which would bring transformers along.
+    `compute_dtype`: as in a config.
     """
-    place, dtype = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"), getattr(torch, compute_dtype)
+    place, dtype = device(), computes_in(compute_dtype)
     differences = {**_weights(place, double_quant), **_layer(place, dtype)}
     limits = {"dequantised": 1e-3, "double_quant": DOUBLE_QUANT_TOLERANCE}
     faults = [f"{what} differs from the reference by {found:.2g}, and {limits.get(what, TOLERANCES[dtype]):g} is allowed"
               for what, found in differences.items() if not found <= limits.get(what, TOLERANCES[dtype])]
     if optimizer.endswith("_8bit"):
         faults += _optimizer_step(place, paged=optimizer.startswith("paged_"))
-    yield {"device": str(place), "differences": differences, "faults": faults, "bitsandbytes": bitsandbytes.__version__}
+    yield {"device": str(place), "computes_in": str(dtype).removeprefix("torch."), "differences": differences, "faults": faults,
+           "bitsandbytes": bitsandbytes.__version__}
 
 
 def nf4_reference(weight: Tensor) -> Tensor:

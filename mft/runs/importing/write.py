@@ -90,7 +90,7 @@ def _scalar(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
-        return f"{value:.12g}" if "e" in f"{value:.12g}" or "." in f"{value:.12g}" else f"{value:.1f}"
+        return repr(value)
     text = yaml.safe_dump(value, default_flow_style=True, width=2**31, allow_unicode=True, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...").strip()
 

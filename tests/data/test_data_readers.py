@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import logging
+import zlib
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,6 +102,32 @@ def test_what_stands_before_the_end_of_a_file_cut_short_is_read_and_the_rest_is_
     rows, ledger = read(write(tmp_path / f"{name}{suffix}", data[:len(data) * 2 // 3]))
     assert 5000 < len(rows) < 20000
     assert [row.messages[1].content for row in rows] == [row["answer"] for row in many[:len(rows)]]
+    assert (dict(ledger.dropped), ledger.read) == ({reason: 1}, len(rows) + 1)
+
+
+def flushed(data, suffix):
+    """The packed bytes up to a place where all of `data` can be unpacked, without an end."""
+    if suffix == ".gz":
+        packer = zlib.compressobj(wbits=31)
+        return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
+    out = pa.BufferOutputStream()
+    stream = pa.CompressedOutputStream(out, "zstd")
+    stream.write(data)
+    stream.flush()
+    length = out.tell()
+    stream.close()
+    return out.getvalue().to_pybytes()[:length]
+
+
+@pytest.mark.parametrize("members", [0, 8])
+@pytest.mark.parametrize(("suffix", "reason"), [(".gz", "damaged_gzip"), (".zst", "damaged_zst")])
+def test_every_row_before_a_damaged_block_is_read(tmp_path, suffix, reason, members):
+    many = [{"question": f"{n ** 9} and {n ** 11}", "answer": f"{n ** 7}"} for n in range(3000)]
+    lines = MAKE["a.jsonl"](many)
+    before = packed(lines, suffix) * members   # with 8 members of it the fault lies behind what is unpacked at once
+    rows, ledger = read(write(tmp_path / f"a.jsonl{suffix}", before + flushed(lines, suffix) + b"\xff" * 300))
+    assert len(rows) == 3000 * (members + 1)
+    assert rows[-1].messages[1].content == str(2999 ** 7)
     assert (dict(ledger.dropped), ledger.read) == ({reason: 1}, len(rows) + 1)
 
 

@@ -1,8 +1,9 @@
 """The bytes of a file, plain or packed with gzip or Zstandard, up to where it is damaged."""
 
 import gzip
+import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,10 @@ import pyarrow as pa
 from mft.errors import DataError
 
 CHUNK = 1 << 20
+READ_AHEAD = 1 << 18
+"""More bytes than gzip and pyarrow take of a packed file at once (128 and 64 KiB); of a piece with a fault in it they give nothing."""
+GZIP_HEADER = 10
+"""Bytes: so many gzip must get at once, if it asks for no more."""
 PACKED = {".gz": "gzip", ".zst": "zst", ".zstd": "zst"}
 """Ending of a name -> how the file is packed."""
 
@@ -54,9 +59,16 @@ def _plain(path: Path) -> Iterator[bytes]:
 
 
 def _unpacked_gzip(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") as stream:
-        while piece := stream.read1(CHUNK):
-            yield piece
+    done = 0
+    with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as stream:
+        try:
+            while piece := stream.read1(CHUNK):
+                done += len(piece)
+                yield piece
+        except zlib.error:
+            with _Trickle(path, packed.tell() - READ_AHEAD) as slow, gzip.GzipFile(fileobj=slow) as again:
+                yield _until_fault(again.read1, done, CHUNK)
+            raise
 
 
 def _unpacked_zst(path: Path) -> Iterator[bytes]:
@@ -69,23 +81,37 @@ def _unpacked_zst(path: Path) -> Iterator[bytes]:
         except OSError as error:
             if error.errno is not None:   # of the disk; pyarrow's own faults have no number of the operating system
                 raise
-            yield _before_fault(path, done)
+            with _Trickle(path, packed.tell() - READ_AHEAD) as slow, pa.CompressedInputStream(slow, "zstd") as again:
+                yield _until_fault(again.read, done, 1)
             if "truncated" in str(error).lower():
                 raise StreamFault("truncated_zst", "the file ends too early") from error
             raise StreamFault("damaged_zst", str(error)) from error
 
 
-def _before_fault(path: Path, done: int) -> bytes:
-    """What a damaged file holds between `done` and the fault, byte by byte: pyarrow gives nothing of a piece with a fault in it."""
+class _Trickle(io.FileIO):
+    """A file that from byte `fast` on gives one byte at a time, so that all before a fault is unpacked before the fault is met."""
+
+    def __init__(self, path: Path, fast: int) -> None:
+        super().__init__(path)
+        self._fast = fast
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = CHUNK if size is None or size < 0 else size
+        if wanted > GZIP_HEADER:
+            wanted = max(1, min(wanted, self._fast - self.tell()))
+        return super().read(wanted) or b""
+
+
+def _until_fault(read: Callable[[int], bytes], done: int, size: int) -> bytes:
+    """What can be read from byte `done` up to the fault, asking for `size` bytes each time."""
     out = bytearray()
-    with path.open("rb") as packed, pa.CompressedInputStream(packed, "zstd") as stream:
-        try:
-            while done:
-                done -= len(stream.read(min(done, CHUNK)))
-            while byte := stream.read(1):
-                out += byte
-        except OSError:
-            return bytes(out)
+    try:
+        while done:
+            done -= len(read(min(done, CHUNK)))
+        while piece := read(size):
+            out += piece
+    except (OSError, EOFError, zlib.error):
+        pass
     return bytes(out)
 
 

@@ -20,7 +20,7 @@ from mft.data.ledger import Ledger
 from mft.data.readers.conversations import read_conversations
 from mft.errors import MftError
 
-FUZZ = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
 
 CHOICES = ["auto", *CONVERTERS, {"type": "pairs", "columns": {"prompt": "question", "answer": "text", "id": "system"}},
            {"type": "fields", "system": "{{ system }}", "user": "{{ question }}{{ id + 1 }}", "assistant": "{{ messages[0].content }}"}]

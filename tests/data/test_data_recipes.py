@@ -33,6 +33,59 @@ def test_the_readme_lists_every_reason_that_a_row_can_be_dropped_for():
     assert set(re.findall(r"`([a-z_0-9]+)`", "".join(re.findall(r"(?m)^\|([^|]*)\|", text)))) == reasons
 
 
+def table_after(intro):
+    """The cells of the first table of the README behind these words: `{first cell: (the others, ...)}`, back quotes taken off the first."""
+    text = (RECIPES / "README.md").read_text(encoding="utf-8")
+    table = text[text.index(intro):].split("\n|", 1)[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def keys_of(model, *without):
+    """`{key: default}` of a model of the schema, `None` where it has none."""
+    schema = RecipeConfig.model_json_schema()["$defs"]
+    return {key: field.get("default") for key, field in schema[model]["properties"].items() if key not in ("type", *without)}
+
+
+@pytest.mark.parametrize(("step", "model"), [
+    ("normalise", "NormaliseStep"), ("length", "LengthStep"), ("language", "LanguageStep"), ("syntax", "SyntaxStep"),
+    ("repetition", "RepetitionStep"), ("secrets", "SecretsStep"), ("exact_dedup", "ExactDedupStep"), ("near_dedup", "NearDedupStep"),
+    ("decontaminate", "DecontaminateStep"), ("sample", "SampleStep"), ("cap", "CapStep")])
+def test_the_readme_names_each_key_of_a_step_with_its_default(step, model):
+    steps = table_after("\nSteps:\n")
+    known = RecipeConfig.model_json_schema()["$defs"]["TaskConfig"]["properties"]["steps"]["items"]["discriminator"]["mapping"]
+    assert steps.keys() == known.keys()
+    cell, keys = steps[step][0], keys_of(model)
+    assert set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", cell))) == keys.keys()
+    for key, default in keys.items():
+        if isinstance(default, bool | int | float | dict):
+            written = str(default).replace("'", "") if isinstance(default, dict) else str(default).lower()
+            assert f"`{key}` ({written})" in cell
+
+
+COMMON = ("license", "origin", "converter", "train")
+
+
+@pytest.mark.parametrize(("intro", "model", "without"), [
+    ("Sources of files", "CsvSource", COMMON), ("`type: hub` streams", "HubSource", COMMON),
+    ("`type: modelscope` fetches", "ModelscopeSource", COMMON),
+    ("A code source, `type: code`", "CodeSource", COMMON), ("A code source of Python alone", "PythonCodeSource", COMMON),
+    ("Every source of rows", "CsvSource", ("license", "origin", "path", "delimiter", "names"))])
+def test_the_readme_names_each_key_of_a_source_with_its_default(intro, model, without):
+    table, keys = table_after(intro), keys_of(model, *without)
+    assert table.keys() == keys.keys()
+    required = RecipeConfig.model_json_schema()["$defs"][model]["required"]
+    for key, default in keys.items():
+        assert (table[key][0] == "required") == (key in required)
+        if isinstance(default, str):
+            assert table[key][0] == f"`{default}`"
+
+
+def test_the_readme_names_each_key_of_a_mixture():
+    for name, (cell, _) in table_after("\n### Mixture").items():
+        assert set(re.findall(r"`(\w+)`", cell)) == keys_of(f"{name.capitalize()}Mixture").keys()
+
+
 def test_the_readme_lists_every_key_of_a_recipe():
     text = (RECIPES / "README.md").read_text(encoding="utf-8").split("## How a row")[0]
     schema = RecipeConfig.model_json_schema()

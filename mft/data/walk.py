@@ -7,6 +7,8 @@ from functools import lru_cache
 from glob import glob
 from itertools import takewhile
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Literal
 
 from mft.errors import DataError
 
@@ -62,14 +64,15 @@ def tree_folder(folder: Path, path: str) -> Path:
     """The folder that `path` names: the standard library for `stdlib`, else a folder relative to `folder`.
 
     Raises:
-        DataError: it is missing or a file.
+        DataError: it is missing, a file, or cannot be looked at.
     """
     if path == STDLIB:
         return standard_library()
     root = folder / path
-    if not root.exists():
+    kind = _kind(root)
+    if kind is None:
         raise DataError(f"{root}: no such folder; give a folder relative to the recipe, or '{STDLIB}'")
-    if not root.is_dir():
+    if kind != "folder":
         raise DataError(f"{root}: is a file; give the folder that holds the Python files, or '{STDLIB}'")
     return root
 
@@ -81,14 +84,15 @@ def named_files(folder: Path, pattern: str) -> list[tuple[str, Path]]:
     `chat/*.jsonl.gz` gives `a.jsonl.gz`, `chat/**/*.jsonl` gives `en/a.jsonl`, `chat/a.jsonl` gives `a.jsonl`.
 
     Raises:
-        DataError: nothing is found, or the path is a folder, a pipe or a device.
+        DataError: nothing is found, or the path is a folder, a pipe or a device, or cannot be looked at.
     """
     literal = folder / pattern
-    if literal.is_dir():
+    kind = _kind(literal)
+    if kind == "folder":
         raise DataError(f"{literal}: is a folder; name its files, for example '{pattern.rstrip('/')}/*.jsonl'")
-    if literal.exists():
-        if not literal.is_file():
-            raise DataError(f"{literal}: is a pipe or a device; a source is hashed and then read, so it must be a file")
+    if kind == "other":
+        raise DataError(f"{literal}: is a pipe or a device; a source is hashed and then read, so it must be a file")
+    if kind == "file":
         return [(literal.name, literal)]
     if not _has_wildcard(pattern):
         raise DataError(f"{literal}: no such file")
@@ -98,6 +102,23 @@ def named_files(folder: Path, pattern: str) -> list[tuple[str, Path]]:
     if not found:
         raise DataError(f"{literal}: no file matches")
     return sorted(found.items())
+
+
+def _kind(path: Path) -> Literal["file", "folder", "other"] | None:
+    """What a path leads to; None where nothing is.
+
+    Raises:
+        DataError: that cannot be known: a folder on the way is closed to us, or a name is too long or holds NUL.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{str(path)!r}: is no path: {error}") from error
+    return "folder" if S_ISDIR(mode) else "file" if S_ISREG(mode) else "other"
 
 
 def end_of_path(pattern: str) -> str:

@@ -51,3 +51,20 @@ def test_a_tree_is_the_standard_library_or_a_folder(tree):
         tree_folder(tree, "nope")
     with pytest.raises(DataError, match="is a file"):
         tree_folder(tree, "src/a.py")
+
+
+@pytest.mark.parametrize("find", [named_files, tree_folder])
+@pytest.mark.parametrize(("path", "message"), [("é" * 200, "cannot be read: File name too long"), ("a\0b", r"a\\x00b': is no path")])
+def test_a_path_that_cannot_be_one_is_an_error_of_the_recipe(tree, find, path, message):
+    with pytest.raises(DataError, match=message):
+        find(tree, path)
+
+
+@pytest.mark.parametrize("find", [named_files, tree_folder])
+def test_a_path_behind_a_closed_door_is_an_error_of_the_recipe(tree, find, monkeypatch):
+    def closed(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(DataError, match=r"a\.py: cannot be read: Permission denied"):
+        find(tree, "src/a.py")

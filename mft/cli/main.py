@@ -1,6 +1,7 @@
 """`mft`: find the verb, run it, print its result, turn errors into exit codes. Verbs are imported when they are used."""
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -11,6 +12,9 @@ from typing import Any
 from mft import __version__
 from mft.cli.usage import VERBS, split_flags, usage
 from mft.errors import ContactLost, MftError
+
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP})
+"""What the system answers where a path that was given is at fault: closed, read-only, too long, a circle of links."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -53,6 +57,10 @@ def run_verb(verb: str, arguments: list[str], flags: dict[str, int]) -> int:
     except Exception as error:  # noqa: BLE001  the one place where a bug becomes exit code 1, its traceback kept
         if message := getattr(error, "format_message", None):
             _fail(f"{message()}\nmft {verb} --help tells more", 2, as_json)
+            return 2
+        if isinstance(error, OSError) and error.errno in REFUSALS and error.filename is not None:
+            if _speaks(2, str(error)):
+                _fail(f"{error.filename}: {error.strerror}", 2, as_json)
             return 2
         traceback.print_exc()
         if _speaks(1, f"{type(error).__name__}: {error}") and as_json:

@@ -49,6 +49,16 @@ def test_a_misspelt_verb_or_option_is_a_message_and_exit_code_2():
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("arguments", [
+    ("data", "show", "x" * 300, "--format", "codefuse", "--tokenizer", "tiny-code-llama"), ("data", "stats", "x" * 300),
+    ("data", "formats", "--tokenizer", "x" * 300)])
+def test_a_path_that_the_system_refuses_is_a_message_and_exit_code_2(arguments):
+    code, out, errors = mft("--json", *arguments)
+    assert code == 2
+    assert json.loads(out)["error"].endswith(": File name too long")
+    assert "Traceback" not in errors
+
+
 @pytest.fixture
 def rows(tmp_path):
     path = tmp_path / "rows.jsonl"

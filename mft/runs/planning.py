@@ -74,8 +74,8 @@ class StagePlan:
         fitting = [choice for choice in self.others if choice.memory.fits(self.device.memory_bytes)]
         if not fitting:
             alone = "; over several GPUs deepspeed with zero_stage: 3 shards it" if self.devices == 1 else ""
-            return f"{missing}, {self.memory.held / 1e9:.1f} GB of them before the first row; no micro-batch, no recomputation and no engine " \
-                   f"helps: give more memory, 4 bits, or a smaller rank{alone}"
+            return (f"{missing}, {self.memory.held / 1e9:.1f} GB of them before the first row; no micro-batch, no recomputation and no "
+                    f"engine helps: give more memory, 4 bits, or a smaller rank{alone}")
         own = self.others[0].distributed
         best = max(fitting, key=lambda choice: (choice.distributed is own, choice.context == self.context, not choice.recompute,
                                                 choice.micro_batch_rows))
@@ -192,6 +192,7 @@ def _plan_stage(config: ProjectConfig, stage: TrainStage, beside: Path, out: Pat
     tokens_per_step = stage.training.global_batch_rows * config.model.context
     work = _work(options, out, stage, config.model.context)
     trained = adapter_parameters(step)
+    engines = [stage.distributed, *_other_engines(job, base_config, ranks)]
     bound = None if device.flops is None else bound_tokens_per_s(
         base_config, context=config.model.context, adapter_parameters=0 if step.full else trained, recompute=recompute,
         flops_per_s=device.flops, devices=ranks)
@@ -201,7 +202,7 @@ def _plan_stage(config: ProjectConfig, stage: TrainStage, beside: Path, out: Pat
         tokens_per_step, config.tracking.generations, work,
         time_plan(work.steps(stage.training), tokens_per_step, ranks, tokens_per_s=options.tokens_per_s, bound=bound,
                   price_per_hour=options.price),
-        tuple(choices(replace(step, tokens=0), stage.training, [stage.distributed, *_other_engines(job, base_config, ranks)], ranks, context=config.model.context,
+        tuple(choices(replace(step, tokens=0), stage.training, engines, ranks, context=config.model.context,
                       contexts=tuple(length for length in CONTEXTS if length <= longest), trains_rows=rows)))
 
 

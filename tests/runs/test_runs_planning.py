@@ -37,9 +37,6 @@ def asked(capsys, *arguments):
 def test_every_shipped_config_is_planned_and_its_header_says_what_the_plan_says(path):
     header = path.read_text(encoding="utf-8").partition("\nname:")[0]
     quoted = re.search(r"^# plan: `mft plan configs/(\S+) --gpu (\S+)`\n#   (.*)$", header, re.MULTILINE)
-    if path.stem == "quickstart":
-        assert planned(path, gpu="RTX4090")[0].fits
-        return
     assert quoted is not None
     assert quoted[1] == path.name
     plans = planned(path, gpu=quoted[2])

@@ -29,7 +29,7 @@ def plan(
     from mft.report.page import write_report
     from mft.runs.config import load_project
     from mft.runs.plan_text import plan_parts
-    from mft.runs.planning import PlanOptions, plan_project, summary
+    from mft.runs.planning import PlanOptions, check_calibration, plan_project, summary
     from mft.runs.project import Project
 
     project_config = load_project(config, overrides)
@@ -38,12 +38,14 @@ def plan(
     plans = plan_project(project_config, config.parent, folder, options, stage)
     measured: dict[str, Any] = {}
     if calibrate:
+        check_calibration(gpu)
         from mft.runs.calibrate import calibrate_stages
 
         project = Project(project_config, config, folder, write_report, overrides=overrides or ())
         measured = calibrate_stages(project, [each.name for each in plans])
-        plans = [each for name, facts in measured.items() for each in plan_project(
-            project_config, config.parent, folder, replace(options, tokens_per_s=facts["tokens_per_s"] * (gpus or 1)), name)]
+        plans = [each for plan in plans for each in plan_project(   # measured on one device, asked for all of them
+            project_config, config.parent, folder, replace(options, tokens_per_s=measured[plan.name]["tokens_per_s"] * plan.devices),
+            plan.name)]
     facts = summary(plans) | ({"calibration": measured} if measured else {})
     outcome = Outcome(facts, plan_parts(plans, measured))
     if not facts["fits"]:

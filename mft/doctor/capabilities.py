@@ -99,7 +99,8 @@ def _sandbox(checks: Checks) -> tuple[bool, str, str]:
 
 
 def _vllm(checks: Checks) -> tuple[bool, str, str]:
-    return _package("vllm", "a merged folder is served from an environment of its own: pip install vllm there, then vllm serve FOLDER")
+    return _package("vllm", "on a GPU: pip install 'mft[serve]'; or serve a merged folder from an environment of its own: pip install "
+                            "vllm there, then vllm serve FOLDER")
 
 
 def _gptq(checks: Checks) -> tuple[bool, str, str]:

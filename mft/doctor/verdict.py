@@ -38,8 +38,9 @@ class Verdict:
             out.append(f"{check.state:<8} {check.name:<{wide}}  {check.finding.found}")
             if check.finding.remedy:
                 out.append(f"{'':<8} {'':<{wide}}  -> {check.finding.remedy}")
-        out += ["", "this machine can:", *(f"  {one.does}: {one.why}" for one in self.capabilities if one.can)]
-        return [*out, "this machine cannot:", *(line for one in self.capabilities if not one.can for line in _cannot(one))]
+        can = [f"  {one.does}: {one.why}" for one in self.capabilities if one.can]
+        cannot = [line for one in self.capabilities if not one.can for line in _cannot(one)]
+        return [*out, "", *(["this machine can:", *can] if can else []), *(["this machine cannot:", *cannot] if cannot else [])]
 
     def summary(self) -> str:
         """The message of a doctor that found faults: each check, what it found, its remedy."""

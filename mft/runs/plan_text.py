@@ -38,11 +38,17 @@ def _stage_lines(plan: StagePlan) -> Iterator[str]:
         yield f"  {name:<14} {parts[name] / 1e9:>8.2f} GB   {meaning}"
     yield f"  {'total':<14} {parts['total'] / 1e9:>8.2f} GB   with the larger of logits and workspace; 5% more must be free"
     yield from _time_lines(plan)
+    yield from _choice_lines(plan)
+
+
+def _choice_lines(plan: StagePlan) -> Iterator[str]:
     yield "  what else: micro-batch x context, GB without and with recomputation (* does not fit)"
-    for rows, context in dict.fromkeys((choice.micro_batch_rows, choice.context) for choice in plan.others):
+    own = plan.others[0].distributed
+    for engine, rows, context in dict.fromkeys((choice.distributed, choice.micro_batch_rows, choice.context) for choice in plan.others):
         shown = [f"{_gb(choice.memory.total)}{'' if choice.memory.fits(plan.device.memory_bytes) else '*'}" for choice in plan.others
-                 if (choice.micro_batch_rows, choice.context) == (rows, context)]
-        yield f"    {rows:>2} x {context:<6,} {shown[0]:>8} {shown[1]:>8}"
+                 if (choice.distributed, choice.micro_batch_rows, choice.context) == (engine, rows, context)]
+        zero = f", zero_stage {engine.stage}" if engine.stage else ""
+        yield f"    {rows:>2} x {context:<6,} {shown[0]:>8} {shown[1]:>8}" + ("" if engine is own else f"   with {engine.engine}{zero}")
 
 
 def _time_lines(plan: StagePlan) -> Iterator[str]:

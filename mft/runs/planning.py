@@ -1,7 +1,7 @@
 """`mft plan`: what each train stage of a project would take of a device and of time, before anything is loaded."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,9 @@ from mft.modeling.base import config_of_base
 from mft.modeling.devices import Accelerator, accelerator_of, named_accelerator
 from mft.modeling.memory import MARGIN, adapter_parameters, free_memory_bytes
 from mft.runs.config import ProjectConfig, TrainStage
+from mft.training.config import DistributedConfig
 from mft.training.job import TrainJob, config_faults, step_shape
-from mft.training.memory_plan import Choice, MemoryPlan, choices, memory_plan
+from mft.training.memory_plan import Choice, MemoryPlan, choices, engines_beside, memory_plan
 from mft.training.time_plan import TimePlan, Work, bound_tokens_per_s, time_plan
 
 CONTEXTS = (4096, 8192, 16384, 32768)
@@ -56,6 +57,7 @@ class StagePlan:
     trained_parameters: int
     memory: MemoryPlan
     tokens_per_step: int
+    generations: int
     work: Work
     time: TimePlan
     others: tuple[Choice, ...]
@@ -66,17 +68,30 @@ class StagePlan:
         return self.memory.fits(self.device.memory_bytes)
 
     def lack(self) -> str:
-        """What is missing where it does not fit, and what would help."""
+        """What is missing where it does not fit, and the settings that would help, as a command line takes them."""
         needed, has = self.memory.total * MARGIN / 1e9, self.device.memory_bytes / 1e9
+        missing = f"it needs {needed:.1f} GB of the {has:.1f} GB of {self.device.name}"
         fitting = [choice for choice in self.others if choice.memory.fits(self.device.memory_bytes)]
         if not fitting:
-            held = self.memory.held / 1e9
-            return f"it needs {needed:.1f} GB of the {has:.1f} GB of {self.device.name}, {held:.1f} GB of them before the first row; no " \
-                   "micro-batch and no recomputation helps: give more memory, 4 bits, a smaller rank, or deepspeed with zero_stage: 3"
-        best = max(fitting, key=lambda choice: (choice.context == self.context, not choice.recompute, choice.micro_batch_rows))
-        return (f"it needs {needed:.1f} GB of the {has:.1f} GB of {self.device.name}; fits: training.recompute="
-                f"{'full' if best.recompute else 'none'} training.micro_batch_rows={best.micro_batch_rows}"
-                + (f" model.context={best.context}" if best.context != self.context else ""))
+            alone = "; over several GPUs deepspeed with zero_stage: 3 shards it" if self.devices == 1 else ""
+            return (f"{missing}, {self.memory.held / 1e9:.1f} GB of them before the first row; no micro-batch, no recomputation and no "
+                    f"engine helps: give more memory, 4 bits, or a smaller rank{alone}")
+        own = self.others[0].distributed
+        best = max(fitting, key=lambda choice: (choice.distributed is own, choice.context == self.context, not choice.recompute,
+                                                choice.micro_batch_rows))
+        return f"{missing}; fits: {' '.join(self._settings(best, own))}"
+
+    def _settings(self, choice: Choice, own: DistributedConfig) -> Iterator[str]:
+        stage, engine = f"stages.{self.name}", choice.distributed
+        if engine is not own:
+            zero = f", zero_stage: {engine.stage}" if engine.stage else ""
+            yield f"'{stage}.distributed={{engine: {engine.engine}{zero}, processes: {engine.processes}}}'"
+        if self.generations and (engine.stage == 3 or engine.engine == "fsdp"):
+            yield "tracking.generations=0"
+        yield f"{stage}.training.recompute={'full' if choice.recompute else 'none'}"
+        yield f"{stage}.training.micro_batch_rows={choice.micro_batch_rows}"
+        if choice.context != self.context:
+            yield f"model.context={choice.context}"
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -86,7 +101,8 @@ class StagePlan:
             "accumulation": self.accumulation, "context": self.context, "trained_parameters": self.trained_parameters,
             "memory_bytes": self.memory.to_json(), "fits": self.fits, "tokens_per_step": self.tokens_per_step,
             "rows": self.work.rows, "data": self.work.source, **self.time.to_json(),
-            "choices": [{"recompute": choice.recompute, "micro_batch_rows": choice.micro_batch_rows, "context": choice.context,
+            "choices": [{"engine": choice.distributed.engine, "zero_stage": choice.distributed.stage or None,
+                         "recompute": choice.recompute, "micro_batch_rows": choice.micro_batch_rows, "context": choice.context,
                          "total_bytes": choice.memory.total, "fits": choice.memory.fits(self.device.memory_bytes)}
                         for choice in self.others]}
 
@@ -120,6 +136,20 @@ def device_named(asked: str | None) -> Device:
         return Device(asked, "cuda", size, None)
     known = named_accelerator(asked)
     return Device(known.name, "cuda", known.memory_bytes, known.flops)
+
+
+def check_calibration(asked: str | None) -> None:
+    """Refuse to take what is measured on this machine for the speed of another device.
+
+    Raises:
+        ConfigError: `--gpu` names a device that this machine does not compute on.
+    """
+    if asked is None:
+        return
+    here, there = _device_here(), device_named(asked)
+    known = accelerator_of(here.name)
+    if here.kind != there.kind or (known and there.flops is not None and known.name != there.name):
+        raise ConfigError([f"--calibrate: measures {here.name}, and --gpu is {asked}: leave --gpu out, or calibrate where there is one"])
 
 
 def _memory_size(text: str) -> int | None:
@@ -162,17 +192,26 @@ def _plan_stage(config: ProjectConfig, stage: TrainStage, beside: Path, out: Pat
     tokens_per_step = stage.training.global_batch_rows * config.model.context
     work = _work(options, out, stage, config.model.context)
     trained = adapter_parameters(step)
+    engines = [stage.distributed, *_other_engines(job, base_config, ranks)]
     bound = None if device.flops is None else bound_tokens_per_s(
         base_config, context=config.model.context, adapter_parameters=0 if step.full else trained, recompute=recompute,
         flops_per_s=device.flops, devices=ranks)
     return StagePlan(
         stage.name, device, ranks, found, attention, recompute, stage.training.micro_batch_rows,
         stage.training.global_batch_rows // (ranks * stage.training.micro_batch_rows), config.model.context, trained, memory(recompute),
-        tokens_per_step, work,
+        tokens_per_step, config.tracking.generations, work,
         time_plan(work.steps(stage.training), tokens_per_step, ranks, tokens_per_s=options.tokens_per_s, bound=bound,
                   price_per_hour=options.price),
-        tuple(choices(replace(step, tokens=0), stage.training, stage.distributed, ranks, context=config.model.context,
+        tuple(choices(replace(step, tokens=0), stage.training, engines, ranks, context=config.model.context,
                       contexts=tuple(length for length in CONTEXTS if length <= longest), trains_rows=rows)))
+
+
+def _other_engines(job: TrainJob, base_config: dict[str, Any], ranks: int) -> list[DistributedConfig]:
+    """Those that the run could have instead. Answers of a model in training are no reason against one: they can be switched off."""
+    rows = bool(job.model.add_tokens) and job.adapter.type != "full"   # PEFT does not train single rows of a sharded embedding
+    return [engine for engine in engines_beside(job.distributed, ranks)
+            if not (rows and (engine.stage == 3 or engine.engine == "fsdp"))
+            and not config_faults(replace(job, distributed=engine), base_config, ranks)]
 
 
 def _usual_attention(device: Device) -> str:

@@ -3,8 +3,9 @@
 The arithmetic of model and activations is in mft/modeling/memory.py; here is what the optimizer and the engine add.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
 
 from mft.modeling.memory import (
     BLOCK,
@@ -21,6 +22,8 @@ from mft.training.config import DistributedConfig, TrainingConfig
 RUNTIME = {"cuda": 600_000_000, "cpu": 700_000_000}
 """What a process holds besides tensors: CUDA's context and kernels, of which its allocator knows nothing; the interpreter with torch and
 transformers."""
+
+ZERO_STAGES: Final[tuple[Literal[1, 2, 3], ...]] = (1, 2, 3)
 
 BUCKET, LIVE, PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
 """DeepSpeed's defaults, in numbers: reduce_bucket_size, stage3_max_live_parameters, stage3_prefetch_bucket_size."""
@@ -119,24 +122,36 @@ def _sharded(step: StepShape, shards: int, offload: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to run a step: whether it recomputes, rows of a micro-batch, context, and what it takes."""
+    """One way to run a step: the engine, whether it recomputes, rows of a micro-batch, context, and what it takes."""
 
+    distributed: DistributedConfig
     recompute: bool
     micro_batch_rows: int
     context: int
     memory: MemoryPlan
 
 
-def choices(step: StepShape, training: TrainingConfig, distributed: DistributedConfig, ranks: int, *, context: int,
+def choices(step: StepShape, training: TrainingConfig, engines: Sequence[DistributedConfig], ranks: int, *, context: int,
             contexts: tuple[int, ...], trains_rows: bool = False) -> Iterator[Choice]:
     """Other ways to run the same optimizer step: every micro-batch that the ranks can share, with and without recomputation.
 
-    And with a row a micro-batch, the longer contexts. `step.tokens` does not matter.
+    And with a row a micro-batch, the longer contexts; all of that with the first of `engines`. With each other engine, the micro-batch as
+    it is and of one row. `step.tokens` does not matter.
     """
     each = training.global_batch_rows // ranks
     sizes = [rows for rows in (1, 2, 4, 8, 16, 32) if each % rows == 0]
-    for length, rows in [(context, rows) for rows in sizes] + [(length, 1) for length in contexts if length != context]:
-        for recompute in (False, True):
-            there = replace(step, tokens=rows * length)
-            yield Choice(recompute, rows, length, memory_plan(there, training, distributed, ranks, recompute=recompute,
-                                                              trains_rows=trains_rows))
+    own = [(context, rows) for rows in sizes] + [(length, 1) for length in contexts if length != context]
+    few = [(context, rows) for rows in sorted({1, training.micro_batch_rows})]
+    for engine in engines:
+        for length, rows in own if engine is engines[0] else few:
+            for recompute in (False, True):
+                there = replace(step, tokens=rows * length)
+                yield Choice(engine, recompute, rows, length,
+                             memory_plan(there, training, engine, ranks, recompute=recompute, trains_rows=trains_rows))
+
+
+def engines_beside(own: DistributedConfig, ranks: int) -> list[DistributedConfig]:
+    """The other engines for so many ranks, and the other ZeRO stages, without offload. None for one rank, which has nothing to share."""
+    every = [DistributedConfig(engine="ddp", processes=ranks), DistributedConfig(engine="fsdp", processes=ranks),
+             *(DistributedConfig(engine="deepspeed", zero_stage=stage, processes=ranks) for stage in ZERO_STAGES)]
+    return [engine for engine in every if ranks > 1 and (engine.engine, engine.stage) != (own.engine, own.stage)]

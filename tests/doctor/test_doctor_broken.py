@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from doctor.doctor_command import QUICKSTART, doctor, with_limit, with_mounts
+from doctor.doctor_command import QUICKSTART, ROOT, doctor, with_limit, with_mounts
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="mounts and limits of Linux")
 
@@ -228,6 +228,16 @@ def test_too_little_memory_for_the_base(tmp_path):
     faulty(answer, "memory", "stage 'train' holds 24.0 GB of weights, and ulimit -v allows 10.7 GB", "mft plan CONFIG", "ulimit -v")
 
 
+@linux
+@pytest.mark.skipif("+cpu" not in metadata.version("torch"), reason="torch with CUDA maps more address space than the limit of this test")
+def test_too_little_memory_for_a_base_that_is_not_here_but_whose_sizes_are_known(tmp_path):
+    config = ROOT / "configs" / "codefuse-codellama-34b-4k.yaml"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    answer = doctor(config, only=["memory", "python"], before=with_limit(f"-v {10 * 1024 ** 2}"), environment=environment)
+    # 18.2 GB of NF4 weights on each of 8 processes
+    faulty(answer, "memory", "stage 'train' holds 145.5 GB of weights, 18.2 GB in each of 8 processes, and ulimit -v allows 10.7 GB")
+
+
 def test_an_optimizer_that_needs_a_gpu():
     import torch
 
@@ -244,7 +254,11 @@ def test_a_recipe_whose_files_are_not_there(tmp_path):
     source = "{type: jsonl, path: absent.jsonl, converter: chat_rounds}"
     (tmp_path / "recipe.yaml").write_text(f"name: r\ntasks: {{chat: {{sources: [{source}]}}}}\n")
     answer = doctor(config, only=["recipes", "tokenizer"])
-    faulty(answer, "recipes", "absent.jsonl", "correct ")
+    faulty(answer, "recipes", "absent.jsonl", "put the file where the recipe looks for it, or correct ")
+    two = f"{{a: {{sources: [{source}]}}, b: {{sources: [{source.replace('absent', 'gone')}]}}}}"
+    (tmp_path / "recipe.yaml").write_text(f"name: r\ntasks: {two}\n")
+    answer = doctor(config, only=["recipes", "tokenizer"])
+    faulty(answer, "recipes", f"absent.jsonl: no such file, and 1 more, which `mft data build {tmp_path / 'recipe.yaml'} --out DIR` lists")
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_the_weights_of_a_stage_are_counted_as_they_are_held(tmp_path):
 @pytest.mark.parametrize(("shared", "devices", "state", "words"), [
     (False, [24, 24], None, ""), (False, [16, 24], "fault", "18.0 GB of weights, and a GPU has 16.0 GB"),
     (True, [16, 16], None, ""), (True, [8, 8], "fault", "18.0 GB of weights, and the GPUs have 16.0 GB"),
-    (False, [], "fault", "36.0 GB of weights, and the machine allows 30.0 GB"), (True, [], None, ""),
+    (False, [], "fault", "36.0 GB of weights, 18.0 GB in each of 2 processes, and the machine allows 30.0 GB"), (True, [], None, ""),
     (False, [20], "warning", "little is left for a step")])
 def test_ranks_hold_a_copy_each_or_share_one(shared, devices, state, words):
     held = memory.Held("train", 18_000_000_000, shared, ranks=2)

@@ -10,6 +10,11 @@ import pytest
 from doctor.doctor_command import QUICKSTART, ROOT, doctor
 from packaging.requirements import Requirement
 
+from mft.doctor.capabilities import Capability
+from mft.doctor.examine import Checked
+from mft.doctor.finding import ok
+from mft.doctor.verdict import Verdict
+
 NAMES = ["environment", "python", "packages", "imports", "extras", "torch", "all-reduce", "4-bit", "attention", "memory", "shared-memory",
          "open-files", "storage", "hub", "base", "tokenizer", "recipes", "sandbox"]
 
@@ -48,6 +53,16 @@ def test_a_person_reads_each_check_with_its_remedy(tmp_path):
     assert lines[2].startswith("                  -> install bubblewrap")
     assert "  run generated programs in a sandbox: no sandbox: bubblewrap: " in ended.stdout.partition("this machine cannot:")[2]
     assert ended.stderr == ""
+
+
+def test_nothing_is_headed_where_there_is_nothing_to_tell():
+    sandbox = Checked("sandbox", ok("bubblewrap", chosen="bubblewrap"), 0.1)
+    able = Capability("sandbox", "run generated programs in a sandbox", True, "bubblewrap")
+    assert Verdict([sandbox], [able], 0.1).lines() == ["ok       sandbox  bubblewrap", "", "this machine can:",
+                                                       "  run generated programs in a sandbox: bubblewrap"]
+    unable = Capability("sandbox", "run generated programs in a sandbox", False, "no bwrap", "install it")
+    assert Verdict([sandbox], [unable], 0.1).lines()[2:] == ["this machine cannot:", "  run generated programs in a sandbox: no bwrap",
+                                                            "    -> install it"]
 
 
 def test_a_fault_is_read_by_a_person_too():
@@ -92,12 +107,34 @@ def pinned():
     return dict(line.split("==") for line in lines)
 
 
+TESTED_EXTRAS = ("secrets", "plot", "eval", "serve-transformers")
+"""Extras that the tests need; constraints.txt says so too."""
+
+
+def asked_by(package, extras=()):
+    """What a package requires, with these extras of it."""
+    parsed = map(Requirement, metadata.requires(package) or [])
+    return [one for one in parsed if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras))]
+
+
 def test_the_tested_set_pins_every_requirement_within_its_range():
     pins = pinned()
-    declared = [requirement for requirement in map(Requirement, metadata.requires("mft")) if requirement.marker is None]
-    assert len(declared) > 25
+    declared = asked_by("mft", TESTED_EXTRAS)
+    assert len(declared) > 35
     assert [str(requirement) for requirement in declared
             if requirement.name.lower() not in pins or not requirement.specifier.contains(pins[requirement.name.lower()])] == []
+    assert ", ".join(TESTED_EXTRAS[:-1]) + f" and {TESTED_EXTRAS[-1]}" in CONSTRAINTS.read_text(encoding="utf-8")
+
+
+def test_the_tested_set_leaves_nothing_of_what_its_packages_bring_along_open():
+    pins, missing = pinned(), set()
+    for name in pins:
+        try:
+            missing |= {f"{one.name} of {name}" for one in asked_by(name) if re.sub(r"[-_.]+", "-", one.name).lower() not in pins}
+        except metadata.PackageNotFoundError:
+            continue
+    # torch brings CUDA's packages along where its build is one for CUDA
+    assert {one for one in missing if not one.endswith(" of torch")} == set()
 
 
 def test_the_tested_set_goes_together():

@@ -91,6 +91,10 @@ def test_a_file_of_another_tool_is_told_from_its_keys(tmp_path, tool):
     ("axolotl", "[1, 2]\n", "expected keys and values, found a list"),
     ("axolotl", "provider: x\n", "does not look like a training config of axolotl"),
     ("axolotl", "base_model: [\n", "not valid YAML"),
+    ("axolotl", "base_model: b\nrl: dpo\n", "config.yaml:2: rl: dpo: preference and reinforcement training have no counterpart here; "
+                                             "supervised fine-tuning on text can be imported"),
+    ("llamafactory", "model_name_or_path: b\ntemplate: qwen\ninfer_backend: vllm\n",
+     "config.yaml:3: infer_backend: vllm: a config for answering (`llamafactory-cli chat`), not a training run: it has none of stage, "),
 ])
 def test_what_cannot_be_imported_is_said_in_one_message(tmp_path, tool, text, message):
     path = tmp_path / "config.yaml"
@@ -98,6 +102,14 @@ def test_what_cannot_be_imported_is_said_in_one_message(tmp_path, tool, text, me
     with pytest.raises(MftError) as caught:
         import_config(tool, path)
     assert message in str(caught.value)
+
+
+def test_a_file_is_told_by_its_own_keys_not_by_those_that_are_put_over_it(tmp_path):
+    """A model's config.json, or a launcher's YAML, is no training config because a base was named on the command line."""
+    path = tmp_path / "ds.yaml"
+    path.write_text("compute_environment: LOCAL_MACHINE\nnum_processes: 8\n", encoding="utf-8")
+    with pytest.raises(MftError, match="does not look like a training config of MFTCoder"):
+        import_config("mftcoder", path, overrides=["pretrained_model_path=org/base"])
 
 
 def mft(*arguments, cwd):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,6 @@ def asked(capsys, *arguments):
 def test_every_shipped_config_is_planned_and_its_header_says_what_the_plan_says(path):
     header = path.read_text(encoding="utf-8").partition("\nname:")[0]
     quoted = re.search(r"^# plan: `mft plan configs/(\S+) --gpu (\S+)`\n#   (.*)$", header, re.MULTILINE)
-    if path.stem == "quickstart":
-        assert planned(path, gpu="RTX4090")[0].fits
-        return
     assert quoted is not None
     assert quoted[1] == path.name
     plans = planned(path, gpu=quoted[2])
@@ -65,10 +63,54 @@ def test_what_does_not_fit_is_exit_code_3_with_the_plan_and_a_way_out(capsys):
     assert code == 3
     assert facts["fits"] is False
     assert facts["memory_bytes"]["total"] > 180e9
-    assert "fits: training.recompute=full training.micro_batch_rows=2" in facts["error"]
-    code, facts = asked(capsys, FOUR, "--gpu", "RTX4090")
+    assert facts["error"].endswith("fits: stages.train.training.recompute=full stages.train.training.micro_batch_rows=2")
+    code, facts = asked(capsys, FOUR, "--gpu", "RTX4090", "--gpus", "1")
     assert code == 3
-    assert "no micro-batch and no recomputation helps" in facts["error"]
+    assert "no micro-batch, no recomputation and no engine helps" in facts["error"]
+    assert "over several GPUs deepspeed with zero_stage: 3 shards it" in facts["error"]
+
+
+def settings(error):
+    """The overrides that a plan which does not fit proposes."""
+    return shlex.split(error.split("; fits: ")[1].split("; stage ")[0])
+
+
+@pytest.mark.parametrize(("path", "overrides", "gpu"), [
+    (FOUR, [], "RTX4090"),                                        # sharding alone helps
+    (CONFIGS / "codellama-70b-instruct-domain.yaml", [], "RTX4090"),   # and no rank could answer prompts then
+    (SIXTEEN, ["stages.train.training.recompute=none"], "A100-80G")])
+def test_what_a_plan_proposes_is_a_command_line_that_fits(path, overrides, gpu, capsys):
+    code, facts = asked(capsys, path, "--gpu", gpu, *overrides)
+    assert code == 3
+    proposed = settings(facts["error"])
+    assert asked(capsys, path, "--gpu", gpu, *overrides, *proposed)[0] == 0, proposed
+
+
+def test_the_choices_are_micro_batch_recomputation_context_engine_and_zero_stage(capsys):
+    _, facts = asked(capsys, FOUR, "--gpu", "A100-80G")
+    kinds = {(choice["engine"], choice["zero_stage"], choice["micro_batch_rows"], choice["context"], choice["recompute"])
+             for choice in facts["stages"][0]["choices"]}
+    own = {("ddp", None, rows, context, recompute) for rows, context in [(1, 4096), (2, 4096), (1, 8192), (1, 16384)]
+           for recompute in (False, True)}
+    # fsdp is left out: it does not shard a 4-bit base
+    zero = {("deepspeed", stage, rows, 4096, recompute) for stage in (1, 2, 3) for rows in (1, 2) for recompute in (False, True)}
+    assert kinds == own | zero
+    alone, = planned(CONFIGS / "my-repository.yaml", gpu="H200")
+    assert {choice.distributed.engine for choice in alone.others} == {"none"}
+    bf16, = planned(FOUR, "stages.train.quantization.type=none", gpu="H200")
+    assert "fsdp" in {choice.distributed.engine for choice in bf16.others}
+    rows, = planned(FOUR, 'model.add_tokens=["<|x|>"]', gpu="H200")
+    assert {choice.distributed.stage for choice in rows.others} == {0, 1, 2}   # new rows of an embedding do not train sharded
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_settings_that_a_header_proposes_are_not_refused(path):
+    """`KEY=VALUE`, or `KEY=VALUE` and `KEY=VALUE` together."""
+    header = re.sub(r"\n# *", " ", path.read_text(encoding="utf-8").partition("\nname:")[0])
+    for group in re.findall(r"((?:`[a-z_]+\.[^`\s]+=[^`]+`(?: and )?)+)", header):
+        overrides = re.findall(r"`([^`]+)`", group)
+        if all(override.startswith(("stages.", "model.", "tracking.")) for override in overrides):
+            assert planned(path, *overrides, gpu="H200")
 
 
 def test_the_json_of_a_plan_has_the_keys_of_the_contract(capsys):
@@ -165,6 +207,27 @@ def test_encoded_data_gives_the_steps(tmp_path, capsys):
     assert code == 0
     assert facts["steps"] == dry["steps"]
     assert facts["stages"][0]["rows"] == dry["rows"]
+
+
+def test_what_is_measured_on_one_device_counts_for_all_of_them(capsys, monkeypatch):
+    """ZeRO-3 on 8 GPUs: the config says so, no --gpus is given."""
+    measured = {"tokens_per_s": 500.0, "steps": 6, "measured_bytes": 10**9, "predicted_bytes": None}
+    monkeypatch.setattr("mft.runs.calibrate.calibrate_stages", lambda project, names: dict.fromkeys(names, measured))
+    config = CONFIGS / "deepseek-coder-33b.yaml"
+    _, facts = asked(capsys, config, "--calibrate", "--tokens", 8_192_000)
+    assert facts["devices"] == 8
+    assert facts["stages"][0]["tokens_per_s"] == 4000.0
+    _, facts = asked(capsys, config, "--calibrate", "--tokens", 8_192_000, "--gpus", 4)
+    assert facts["stages"][0]["tokens_per_s"] == 2000.0
+
+
+def test_another_device_than_the_one_that_is_measured_is_refused(capsys):
+    import torch
+
+    here = torch.cuda.get_device_name() if torch.cuda.is_available() else "this machine's CPU"
+    code, facts = asked(capsys, FOUR, "--calibrate", "--gpu", "RTX4090")
+    assert (code, facts["error"]) == (2, f"--calibrate: measures {here}, and --gpu is RTX4090: leave --gpu out, or calibrate where there "
+                                         "is one")
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from mft.doctor.context import Context
 from mft.doctor.finding import Finding, fault, together, warning
 from mft.doctor.subject import TrainNeeds
 from mft.doctor.units import size
+from mft.modeling.known_bases import KNOWN
+from mft.modeling.shape import shape_of
 
 LITTLE = 4 * 10**9
 """Below this the libraries alone, about 1 GB a process, leave little."""
@@ -88,14 +90,23 @@ def _address_space() -> int | None:
 
 def _held(context: Context) -> list[Held]:
     """What each train stage holds; nothing where the base is not known."""
-    subject, base = context.subject, context.base()
-    if subject is None or base is None or base.folder is None:
-        return []
+    subject, numbers = context.subject, _numbers(context)
+    return [] if subject is None or numbers is None else [stage_weights(train, *numbers) for train in subject.trains]
+
+
+def _numbers(context: Context) -> tuple[int, int] | None:
+    """Numbers in the matrices of the base's blocks, and others: of its weights files, or of its sizes where it is not on this machine."""
+    base = context.base()
+    if base is None:
+        return None
+    if base.folder is None:
+        shape = shape_of(KNOWN[base.name]) if base.name in KNOWN else None
+        return None if shape is None else (shape.linear_parameters, shape.other_parameters)
     try:
         weights = context.weights(base.folder)
     except ProbeFailed:
-        return []
-    return [stage_weights(train, weights["linear"], weights["other"]) for train in subject.trains]
+        return None
+    return weights["linear"], weights["other"]
 
 
 def stage_weights(train: TrainNeeds, linear: int, other: int) -> Held:
@@ -118,7 +129,8 @@ def _fits(held: Held, devices: list[dict[str, int]], most: int, name: str) -> li
         needed, room, where = held.copy_bytes, sum(sizes) if held.shared else min(sizes), "the GPUs have" if held.shared else "a GPU has"
     else:
         needed, room, where = held.copy_bytes * (1 if held.shared else held.ranks), most, f"{name} allows"
-    said = f"stage '{held.stage}' holds {size(needed)} of weights, and {where} {size(room)}"
+    copies = f", {size(held.copy_bytes)} in each of {held.ranks} processes" if needed > held.copy_bytes else ""
+    said = f"stage '{held.stage}' holds {size(needed)} of weights{copies}, and {where} {size(room)}"
     remedy = ("mft plan CONFIG shows what fits: quantization: {type: nf4}, ZeRO-3 over more GPUs, a smaller base"
               + ("" if devices else "; or raise the limit of the container or of ulimit -v"))
     if needed > room:

@@ -62,7 +62,10 @@ def check_recipes(context: Context) -> Finding:
         try:
             recipe = load_recipe(path, must_exist=True)
         except MftError as error:
-            findings.append(fault(str(error).replace("\n", "; "), f"correct {path}"))
+            first, *others = str(error).splitlines()
+            more = f", and {len(others)} more, which `mft data build {path} --out DIR` lists" if others else ""
+            findings.append(fault(f"{first}{more}", f"put the file where the recipe looks for it, or correct {path}"
+                                  if first.endswith("no such file") else f"correct {path}"))
             continue
         remote = [source.name for task in recipe.tasks.values() for source in task.sources if isinstance(source, HubSource)]
         if remote and is_offline():

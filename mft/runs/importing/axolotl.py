@@ -61,7 +61,7 @@ def _check_kind(draft: Draft) -> None:
             value = source.text(key) if not isinstance(source.at(key), dict | list | bool) else "set"
             advice = f". To take over what concerns text, import with {key}=null" if key == "processor_type" else ""
             raise ConfigError([f"{source.document.where((key,))}: {key}: {value}: {what} no counterpart here; "
-                               f" supervised fine-tuning on text can be imported{advice}"])
+                               f"supervised fine-tuning on text can be imported{advice}"])
     adapter = source.text("adapter")
     if adapter not in (None, "lora", "qlora", "none", ""):
         raise ConfigError([f"{source.document.where(('adapter',))}: adapter: {adapter}: no counterpart here; lora, qlora and none (every "

@@ -68,8 +68,8 @@ def import_config(tool: str, path: Path, *, out: Path | None = None, gpus: int |
         ConfigError: an unknown tool, a file of another tool, a kind of training that does not exist here, a value that is wrong.
     """
     chosen = find_tool(tool)
+    _check_signature(tool, read_source(path))   # by the file's own keys: any file would look right with enough KEY=VALUE
     document = read_source(path, overrides)
-    _check_signature(tool, document)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", (out or path).stem).lstrip("._-") or "imported"
     draft = Draft(chosen.title, Source(document), gpus or 1, gpus is not None, out.parent if out else Path())
     chosen.fill(draft, {"dataset_info": dataset_info})

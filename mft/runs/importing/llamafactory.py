@@ -34,6 +34,9 @@ OTHER_LAYOUTS: Final = {
     "export_dir": "an export, not a training run; `mft merge` adds an adapter to its base",
 }
 
+OF_TRAINING: Final = ("stage", "do_train", "dataset", "output_dir", "learning_rate", "num_train_epochs")
+"""Keys without all of which a file trains nothing."""
+
 
 def import_llamafactory(draft: Draft, options: Mapping[str, Any]) -> None:
     """Fill the draft. `options["dataset_info"]`: a dataset_info.json, or None.
@@ -69,6 +72,9 @@ def _check_kind(draft: Draft) -> str:
     if source.flag("do_train") is False or (source.flag("do_predict") and not source.flag("do_train")):
         key = "do_train" if source.has("do_train") else "do_predict"
         raise ConfigError([f"{source.document.where((key,))}: {key}: {source.text(key)}: not a training run"])
+    if source.has("infer_backend") and not any(source.has(key) for key in OF_TRAINING):
+        raise ConfigError([f"{source.document.where(('infer_backend',))}: infer_backend: {source.text('infer_backend')}: a config for "
+                           f"answering (`llamafactory-cli chat`), not a training run: it has none of {', '.join(OF_TRAINING)}"])
     if source.has("stage"):
         if stage == "pt":
             draft.map("stage", "model.format", "raw")

@@ -124,7 +124,9 @@ def _round(model: PreTrainedModel, names: frozenset[str], quantization: Quantiza
     for name, weight in model.named_parameters():
         if name in names:
             stored = weight.to(DTYPES[quantization.compute_dtype])
-            weight.copy_(dequantize_4bit(*quantize_4bit(stored, compress_statistics=quantization.double_quant, quant_type="nf4")))
+            rows = stored.view(-1, 64) if stored.numel() % 64 == 0 else stored.view(1, -1)     # nf4.py has the reason
+            packed, state = quantize_4bit(rows, compress_statistics=quantization.double_quant, quant_type="nf4")
+            weight.copy_(dequantize_4bit(packed, state).view(stored.shape))
 
 
 def _put_in(ids: torch.Tensor, trained: dict[str, list[int]] | list[int] | None) -> None:

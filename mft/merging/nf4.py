@@ -7,6 +7,9 @@ a weight), and a second one rounds its blocks.
 The mean is a sum in fp32, whose last bit depends on the order of adding: on a GPU, or a CPU with another number of threads than one,
 it may be another one, and a dequantised weight then differs in its last bit.
 
+Groups run over the ends of rows. bitsandbytes' CPU kernel (0.50.2) takes the wrong absmax where rows are no multiple of 64 numbers,
+unlike its GPU kernels; tensors are handed to it as rows of 64, so that these are right here too.
+
 Sources: QLoRA, arXiv:2305.14314; bitsandbytes 0.50 (`functional.quantize_4bit`); which layers are 4-bit: transformers 5.23
 (`quantizers.base.get_keys_to_not_convert`, `integrations.bitsandbytes.replace_with_bnb_linear`).
 """
@@ -76,12 +79,13 @@ class Nf4RoundTrip:
 
     def apply(self, block: Block, values: torch.Tensor) -> torch.Tensor:
         """The values [rows, columns] in the compute dtype, as the 4-bit model held them; the block begins at a group."""
-        packed, state = quantize_4bit(values.to(self.dtype), blocksize=GROUP, quant_type="nf4")
+        flat = values.to(self.dtype).view(-1, GROUP) if values.numel() % GROUP == 0 else values.to(self.dtype).view(1, -1)
+        packed, state = quantize_4bit(flat, blocksize=GROUP, quant_type="nf4")
         if self._double:
             first = block.first_element // GROUP
             assert block.first_element % GROUP == 0, f"{block.tensor.name}: a block begins inside a group of {GROUP}"
             state.absmax = self.absmax(block.tensor.name)[first:first + len(state.absmax)]
-        return dequantize_4bit(packed, state)
+        return dequantize_4bit(packed, state).view(values.shape)
 
     def absmax(self, name: str) -> torch.Tensor:
         """The absmax of every group of a tensor after its own quantisation, fp32 [groups]."""

@@ -31,10 +31,18 @@ def with_facts(adapter: Path, **quantization: Any) -> Path:
 
 def dequantised(base: Path, double: bool, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The linear weights of the 4-bit model that transformers and bitsandbytes load, by tensor name."""
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=dtype)
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double,
+                                bnb_4bit_compute_dtype=dtype)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, quantization_config=config, device_map={"": "cpu"})
-    return {f"{name}.weight": bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+    return {f"{name}.weight": by_groups(module.weight.data, module.weight.quant_state)
             for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+
+
+def by_groups(packed: torch.Tensor, state: bitsandbytes.functional.QuantState) -> torch.Tensor:
+    """bitsandbytes' own values; as rows of 64, since its CPU kernel takes the wrong absmax for rows that are no multiple of 64."""
+    shape = state.shape
+    state.shape = torch.Size((shape.numel() // 64, 64) if shape.numel() % 64 == 0 else (1, shape.numel()))
+    return bitsandbytes.functional.dequantize_4bit(packed, state).view(shape)
 
 
 @pytest.mark.parametrize("shape", [(256, 64), (192, 160), (640, 96), (130, 30), (64, 1024)])
@@ -45,8 +53,8 @@ def test_blocks_have_the_bits_of_the_whole_tensor_in_bitsandbytes(tmp_path: Path
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(DTYPES[dtype])
     weight[1, :30] = 0
     base = write_flat_model(tmp_path / "base", {"w": weight})
-    whole = bitsandbytes.functional.dequantize_4bit(
-        *bitsandbytes.functional.quantize_4bit(weight, compress_statistics=double, quant_type="nf4"))
+    quantised = bitsandbytes.functional.quantize_4bit(weight, compress_statistics=double, quant_type="nf4")
+    whole = bitsandbytes.functional.dequantize_4bit(*quantised) if shape[1] % 64 == 0 else by_groups(*quantised)
     quantization = QuantizationConfig(double_quant=double, compute_dtype=dtype)  # type: ignore[arg-type]
     with open_model(base) as reader:
         round_trip = Nf4RoundTrip(reader, reader.tensors, quantization)
@@ -87,16 +95,18 @@ def test_the_distance_from_what_was_trained_is_that_of_the_rounding_to_4_bits(ll
     adapter = with_facts(write_adapter(tmp_path / "adapter"))
     result = merge(llama, adapter, tmp_path / "out", MergeOptions())
     rounded, found = dequantised(llama, True, torch.bfloat16), read_weights(tmp_path / "out")
-    tensors, worst = lora_tensors(), {}
+    tensors, worst, error, moved = lora_tensors(), {}, 0.0, 0.0
     for name, weight in rounded.items():
         module = f"base_model.model.{name.removesuffix('.weight')}"
         trained = weight.float() + 2.0 * tensors[f"{module}.lora_B.weight"] @ tensors[f"{module}.lora_A.weight"]
+        error += float((found[name].float() - trained).square().sum())
+        moved += float((trained - weight.float()).square().sum())
         worst[name] = float((found[name].float() - trained).norm() / trained.norm())
     told = json.loads((tmp_path / "out" / "distance.json").read_text())
     assert {name: entry["relative"] for name, entry in told.items()} == pytest.approx(worst, rel=1e-5)
     assert result.from_trained["tensor"] == max(worst, key=lambda name: worst[name])
     assert 0.05 < result.from_trained["relative"] < 0.12     # NF4 of normal numbers: about 0.09
-    assert result.from_trained["to_update"] > 0.5
+    assert result.from_trained["to_update"] == pytest.approx((error / moved) ** 0.5, rel=1e-5)
     assert (result.from_trained["kl"], result.from_trained["top1_agreement"]) == (None, None)
 
 
@@ -118,7 +128,7 @@ def test_the_head_and_a_tied_embedding_are_not_4_bit() -> None:
     kinds = ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", *(f"self_attn.{end}_proj" for end in "kqvo")]
     names = {f"model.layers.0.{name}.weight": None for name in kinds}
     assert quantised_names(config, names | {"lm_head.weight": None}) == names.keys()  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="has no tensor 'model.layers.0.mlp.down_proj.weight'"):
+    with pytest.raises(ModelError, match=r"has no tensor 'model.layers.0.mlp.down_proj.weight'"):
         quantised_names(config, {})
 
 

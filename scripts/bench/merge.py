@@ -111,9 +111,14 @@ def run_peft(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
 
 def in_a_process(what: str, base: Path, adapter: Path, out: Path) -> dict[str, Any]:
     """A process of its own for each measurement: memory that earlier work left free would not be counted."""
-    done = subprocess.run([sys.executable, __file__, "--work", str(out.parent), "--base", str(base), "--adapter", str(adapter), "--only", what],
-                          check=True, capture_output=True, text=True)
+    command = [sys.executable, __file__, "--work", str(out.parent), "--base", str(base), "--adapter", str(adapter), "--only", what]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def said(found: dict[str, Any]) -> str:
+    """Memory of one measurement, and how busy the machine was."""
+    return f"anonymous {found['anonymous_bytes'] / 1e6:.0f} MB   load {os.getloadavg()[0]:.1f}"
 
 
 def measure(base: Path, adapter: Path, work: Path, rounds: int, peft: bool) -> None:
@@ -130,12 +135,11 @@ def measure(base: Path, adapter: Path, work: Path, rounds: int, peft: bool) -> N
         shutil.rmtree(out)
         merges.append(found["stage_seconds"]["merge"])
         print(f"cp + fsync {copies[-1]:6.2f} s   merge {merges[-1]:6.2f} s   hashing {found['stage_seconds']['hash']:.2f} s + manifest "
-              f"{found['manifest_seconds']:.2f} s   anonymous {found['anonymous_bytes'] / 1e6:.0f} MB   load {os.getloadavg()[0]:.1f}", flush=True)
+              f"{found['manifest_seconds']:.2f} s   {said(found)}", flush=True)
         if peft:
             pefts.append(in_a_process("peft", base, adapter, out))
             shutil.rmtree(out)
-            print(f"peft {pefts[-1]['seconds']:6.2f} s   anonymous {pefts[-1]['anonymous_bytes'] / 1e6:.0f} MB   load {os.getloadavg()[0]:.1f}",
-                  flush=True)
+            print(f"peft {pefts[-1]['seconds']:6.2f} s   {said(pefts[-1])}", flush=True)
     print(f"merge / (cp + fsync) = {statistics.median(merges) / statistics.median(copies):.2f} (medians of {rounds})", flush=True)
     if pefts:
         print(f"merge / peft = {statistics.median(merges) / statistics.median([found['seconds'] for found in pefts]):.2f}", flush=True)

@@ -132,12 +132,16 @@ def test_two_processes_at_the_same_merge_do_not_meet(llama: Path, lora: Path, tm
     process.wait()
 
 
+def end_by(error: type[BaseException], out: Path) -> None:
+    with resumable_folder(out, "0123456789abcdef0") as partial:
+        (partial / "a").write_text("a")
+        raise error
+
+
 def test_an_interruption_keeps_what_is_written_and_a_fault_does_not(tmp_path: Path) -> None:
     for error, kept in ((KeyboardInterrupt, 1), (ValueError, 0)):
-        with pytest.raises(error):      # noqa: PT012  the error is raised inside the folder's own block
-            with resumable_folder(tmp_path / "out", "0123456789abcdef0") as partial:
-                (partial / "a").write_text("a")
-                raise error
+        with pytest.raises(error):
+            end_by(error, tmp_path / "out")
         assert len(partials(tmp_path)) == kept
         assert not (tmp_path / "out").exists()
     with resumable_folder(tmp_path / "out", "0123456789abcdef0") as partial:

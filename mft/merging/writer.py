@@ -26,17 +26,17 @@ flush_data = getattr(os, "fdatasync", os.fsync)   # macOS has fsync alone
 Shards = dict[Path, list[StoredTensor]]
 
 
-def plan_shards(tensors: Sequence[StoredTensor], dtype: str, folder: Path, shard_bytes: int) -> Shards:
+def plan_shards(tensors: Sequence[StoredTensor], dtype: str | None, folder: Path, shard_bytes: int) -> Shards:
     """Where every tensor will lie in the output: file -> its tensors, in the order of their bytes.
 
-    Floating point tensors become `dtype` (a safetensors name), others stay as they are. Files are filled in the order
+    Floating point tensors become `dtype` (a safetensors name; None: what they are), others stay as they are. Files are filled in the order
     of `tensors`, so that a base is read from front to back; a tensor larger than `shard_bytes` has a file of its own.
     Names are those of Hugging Face: `model.safetensors` or `model-00001-of-0000N.safetensors`.
     """
     groups: list[list[tuple[StoredTensor, str]]] = [[]]
     filled = 0
     for tensor in tensors:
-        target = dtype if tensor.is_floating else tensor.dtype
+        target = dtype if dtype and tensor.is_floating else tensor.dtype
         size = tensor.num_elements * TORCH_DTYPES[target].itemsize
         if groups[-1] and filled + size > shard_bytes:
             groups.append([])

@@ -24,6 +24,8 @@ from mft.process import peak_rss_bytes
 logger = logging.getLogger(__name__)
 
 RESULT = "merge.json"
+DISTANCES = "distance.json"
+"""How far each tensor is from the 4-bit model that was trained."""
 Progress = Callable[[int, int], None]
 
 

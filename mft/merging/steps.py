@@ -10,12 +10,12 @@ from mft.merging.blocks import Block, for_each_block, plan_blocks
 from mft.merging.distance import TrainedDistance, TrainedModel, sum_up
 from mft.merging.folder import write_model_config, write_tokenizer
 from mft.merging.job import MergeJob
+from mft.merging.merge import DISTANCES
 from mft.merging.result import Verdict
 from mft.merging.verify import verify_layers
 from mft.merging.writer import ShardWriter, check_space, plan_shards
 
 SAFETENSORS_NAMES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
-DISTANCES = "distance.json"
 Progress = Callable[[int, int], None]
 
 

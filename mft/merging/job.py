@@ -72,10 +72,20 @@ class MergeJob:
 
     @cached_property
     def round_trip(self) -> Nf4RoundTrip | None:
-        """What NF4 makes of the base's linear layers, where that is what the adapters were trained on."""
+        """What NF4 makes of the base's linear layers, where that is what the adapters were trained on.
+
+        Raises:
+            ModelError: nothing tells which tensors were 4-bit, and `onto` asks for them.
+        """
         if self.quantization is None:
             return None
-        names = quantised_names(self.base_config, self.plan.tensors)
+        try:
+            names = quantised_names(self.base_config, self.plan.tensors)
+        except ModelError as error:
+            if self.options.onto == "quantised":
+                raise
+            logger.warning("how far the merged model is from the trained one is not measured: %s", error)
+            return None
         return Nf4RoundTrip(self.weights, {name: self.plan.tensors[name] for name in names}, self.quantization)
 
     @property
@@ -129,6 +139,8 @@ def open_job(base: Path, adapters: Sequence[Path], weights: Sequence[float] | No
     job = MergeJob(base, config, reader, changes, plan, origins, options, tokenizer, known)
     if options.onto == "quantised" and job.quantization is None:
         raise ModelError(_no_quantised_base(adapters, origins))
+    if options.onto == "quantised":
+        assert job.round_trip
     return job
 
 

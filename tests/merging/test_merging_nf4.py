@@ -148,3 +148,12 @@ def test_a_merge_onto_wrongly_rounded_weights_is_found_by_logits(llama: Path, tm
     monkeypatch.setattr(nf4.Nf4RoundTrip, "apply", lambda self, block, values: apply(self, block, values) * 1.05)
     with pytest.raises(CheckFailed, match="logits differ"):
         merge(llama, adapter, tmp_path / "out", MergeOptions(onto="quantised", verify="logits"))
+
+
+def test_a_base_that_transformers_does_not_know_is_merged_without_the_distance(llama: Path, tmp_path: Path) -> None:
+    base = write_flat_model(tmp_path / "base", read_weights(llama), model_type="other")
+    adapter = with_facts(write_adapter(tmp_path / "adapter"))
+    assert merge(base, adapter, tmp_path / "out", MergeOptions()).from_trained is None
+    with pytest.raises(ModelError, match="no causal language model can be built for model_type 'other'"):
+        merge(base, adapter, tmp_path / "quantised", MergeOptions(onto="quantised"))
+    assert not (tmp_path / "quantised").exists()

@@ -135,6 +135,48 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def resumable_folder(path: Path, job: str, *, replace: bool = False) -> Iterator[Path]:
+    """As `atomic_folder`, for work that takes long: what a killed or interrupted process has written is kept, and yielded to the next
+    attempt at the same `job`, a hash of all that determines the output. An attempt at another job sweeps it away.
+
+    Raises:
+        OutputError: as `atomic_folder`; or another process is at the same job.
+    """
+    if path.exists() and not replace and (path.is_file() or any(path.iterdir())):
+        raise _taken(path)
+    partial = path.with_name(f".{path.name}.{job[:16]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path, keep=partial)
+        partial.mkdir(exist_ok=True)
+        lock = os.open(partial, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {error.strerror}") from error
+    kept = True
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{path}: another process is making it; wait for it, or give another --out") from error
+        except OSError:     # a file system without locks
+            pass
+        kept = False
+        try:
+            with write_faults(path):
+                yield partial
+                sync_folder(partial)
+            _put_in_place(partial, path, replace)
+            fsync_path(path.parent)
+        except KeyboardInterrupt:
+            kept = True
+            raise
+    finally:
+        if not kept:
+            _remove(partial)
+        os.close(lock)
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, made if it is not there; whoever else asks for it waits. A lock ends with its process.
 
@@ -179,9 +221,11 @@ def _locked_partial(path: Path) -> tuple[Path, int]:
         os.close(descriptor)        # swept between mkdir and the lock
 
 
-def _sweep(path: Path) -> None:
-    """Remove the partial folders of `path` that no living process holds."""
+def _sweep(path: Path, keep: Path | None = None) -> None:
+    """Remove the partial folders of `path` that no living process holds, but `keep`."""
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if old == keep:
+            continue
         with suppress(OSError):
             descriptor = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -8,6 +8,7 @@ VERBS = {
     "train": "fine-tune an adapter",
     "launch": "start training on many nodes: torchrun, deepspeed, slurm",
     "merge": "adapter + base -> merged model, checked",
+    "convert": ".bin weights -> safetensors, without running their pickles",
     "generate": "answer a prompt with a base + adapter or a merged model",
     "evaluate": "loss: held-out loss per task of one or several models",
     "report": "one self-contained HTML page of a run",

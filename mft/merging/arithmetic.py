@@ -5,9 +5,9 @@ from functools import lru_cache
 import torch
 
 from mft.errors import ModelError
+from mft.merging.base_values import BaseValues
 from mft.merging.blocks import MAX_WORKERS, Block, Scratch
-from mft.merging.lora import LoraAdapter
-from mft.merging.reader import SafetensorsReader
+from mft.merging.changes import Changes, LowRank
 from mft.merging.token_rows import put_rows
 from mft.merging.writer import ShardWriter
 
@@ -41,13 +41,13 @@ def add_delta_dora(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale
 
 
 class BlockMerger:
-    """Merges blocks of a base and an adapter into a writer's files. Threads may call it at once."""
+    """Merges blocks of a base and its changes into a writer's files. Threads may call it at once."""
 
-    def __init__(self, base: SafetensorsReader, adapter: LoraAdapter, writer: ShardWriter) -> None:
-        self._base, self._adapter, self._writer = base, adapter, writer
+    def __init__(self, base: BaseValues, changes: Changes, writer: ShardWriter) -> None:
+        self._base, self._changes, self._writer = base, changes, writer
         self._scratch = Scratch()
-        self._matrices = lru_cache(maxsize=MAX_WORKERS)(lambda pair: (*adapter.load(pair), adapter.load_magnitude(pair)))
-        self._rows = lru_cache(maxsize=2)(lambda name: adapter.load_rows(adapter.rows[name]))
+        self._matrices = lru_cache(maxsize=MAX_WORKERS)(changes.load)
+        self._rows = lru_cache(maxsize=2)(changes.load_rows)
 
     def merge(self, block: Block) -> None:
         """Read, change and write one block.
@@ -55,37 +55,34 @@ class BlockMerger:
         Raises:
             ModelError: a value is not finite in the output dtype.
         """
-        source, target = block.tensor, self._writer.tensors[block.tensor.name]
-        values = self._read(block)
-        if source.name in self._adapter.pairs:
+        name, target = block.tensor.name, self._writer.tensors[block.tensor.name]
+        values = self._base.read(block)
+        if name in self._changes.terms:
             values = self._add(block, values, target.torch_dtype)
-        elif source.torch_dtype != target.torch_dtype:
+        if target.is_floating and values.dtype != target.torch_dtype:
             values = values.to(target.torch_dtype)
-            _check_finite(values, block, target.dtype)
-        if source.name in self._adapter.rows:
-            put_rows(block, self._adapter.rows[source.name], self._rows(source.name), values)
+        if name in self._changes.rows:
+            put_rows(block, self._changes.rows[name], self._rows(name), values)
+        if target.is_floating and (name in self._changes.targets or block.tensor.dtype != target.dtype):
             _check_finite(values, block, target.dtype)
         data = values.view(-1).view(torch.uint8)
-        self._writer.write(source.name, block.first_element * target.torch_dtype.itemsize, data)
-
-    def _read(self, block: Block) -> torch.Tensor:
-        dtype = block.tensor.torch_dtype
-        raw = self._scratch.take("read", block.num_elements, dtype)
-        self._base.read_into(block.tensor, block.first_element * dtype.itemsize, raw.view(torch.uint8))
-        return raw.view(-1, block.columns)
+        self._writer.write(name, block.first_element * target.torch_dtype.itemsize, data)
 
     def _add(self, block: Block, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        pair = self._adapter.pairs[block.tensor.name]
-        a, b, magnitude = self._matrices(pair)
+        update = self._matrices(block.tensor.name)
+        assert update is not None
         total = self._scratch.take("total", block.num_elements, torch.float32).view(weight.shape)
         out = weight if weight.dtype == dtype else self._scratch.take("out", block.num_elements, dtype).view(weight.shape)
-        rows = slice(block.start, block.stop)
-        if magnitude is None:
-            add_delta(weight, a, b[rows], pair.scale, total=total, out=out)
-        else:
-            add_delta_dora(weight, a, b[rows], pair.scale, magnitude[rows], total=total, out=out)
-        _check_finite(out, block, self._writer.tensors[block.tensor.name].dtype)
+        add_update(weight, update, slice(block.start, block.stop), total=total, out=out)
         return out
+
+
+def add_update(weight: torch.Tensor, update: LowRank, rows: slice, *, total: torch.Tensor, out: torch.Tensor) -> None:
+    """`add_delta` or, where the update has lengths, `add_delta_dora`, of some rows of a weight."""
+    if update.magnitude is None:
+        add_delta(weight, update.a, update.b[rows], update.scale, total=total, out=out)
+    else:
+        add_delta_dora(weight, update.a, update.b[rows], update.scale, update.magnitude[rows], total=total, out=out)
 
 
 def _check_finite(values: torch.Tensor, block: Block, dtype: str) -> None:

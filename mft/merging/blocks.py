@@ -51,7 +51,7 @@ def plan_blocks(tensors: Iterable[StoredTensor], targets: Collection[str]) -> li
     """Every number of every tensor in exactly one block, in the order of the tensors."""
     blocks = []
     for tensor in tensors:
-        rows, columns = tensor.shape if tensor.name in targets else (tensor.num_elements, 1)
+        rows, columns = tensor.shape if tensor.name in targets and len(tensor.shape) == 2 else (tensor.num_elements, 1)
         blocks += [Block(tensor, start, stop, columns) for start, stop in cut_rows(rows, columns, BLOCK_ELEMENTS)]
     return blocks
 

@@ -28,8 +28,10 @@ def parse_size(text: str) -> int:
 class MergeOptions(StrictModel):
     """How an adapter is merged into its base model."""
 
-    onto: Literal["original"] = "original"
-    """The weights that the adapter is added to: those of the base folder, also when it was trained on their 4-bit copy."""
+    onto: Literal["original", "quantised"] = "original"
+    """The weights that the adapter is added to. `original`: those of the base folder, also when it was trained on their 4-bit copy.
+    `quantised`: what that copy computed with, the base's linear layers after their way through NF4 as the adapter's mft.json tells
+    it. The distance of the result from the model that was trained is reported for both."""
 
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Number type of the merged weights. The sum is computed in fp32 and rounded to it once."""

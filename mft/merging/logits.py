@@ -17,11 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mft.errors import CheckFailed
 from mft.merging.result import Verdict
+from mft.modeling.compute import DTYPES
+from mft.modeling.config import QuantizationConfig
 
 NUM_SEQUENCES = 4
 SEQUENCE_TOKENS = 32
@@ -55,22 +59,35 @@ def distance(reference: torch.Tensor, other: torch.Tensor) -> LogitDistance:
                          top1_agreement=float((reference.argmax(-1) == other.argmax(-1)).double().mean()))
 
 
-def verify_logits(base: Path, adapter: Path, merged: Path, dtype: str) -> Verdict:
-    """Compare a merged folder with base + adapter. One model at a time is in memory, in fp32.
+@dataclass(frozen=True, slots=True)
+class Unmerged:
+    """A base and the adapters on it, each with its weight. `rounded`: its weights that go through NF4, and how; None: none does."""
+
+    base: Path
+    adapters: tuple[tuple[Path, float], ...]
+    vocabulary: int | None = None
+    """Rows of the embedding, where an adapter brought another number of them."""
+    rounded: tuple[frozenset[str], QuantizationConfig] | None = None
+
+
+def verify_logits(unmerged: Unmerged, merged: Path, dtype: str, trained: Unmerged | None = None) -> tuple[Verdict, LogitDistance | None]:
+    """Compare a merged folder with base + adapters, and with what was `trained`. One model at a time is in memory, in fp32.
 
     Raises:
         CheckFailed: the logits differ by more than the tolerance, or are no nearer than the base's.
     """
-    model = _load(base)
-    shape, vocabulary = model.config.get_text_config(), model.get_input_embeddings().num_embeddings
-    ids = torch.randint(vocabulary, (NUM_SEQUENCES, SEQUENCE_TOKENS), generator=torch.Generator().manual_seed(SEED))
-    adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
-    _put_in(ids, getattr(adapted.active_peft_config, "trainable_token_indices", None))
+    adapted = _adapt(unmerged)
+    shape = adapted.get_base_model().config.get_text_config()
+    ids = torch.randint(shape.vocab_size, (NUM_SEQUENCES, SEQUENCE_TOKENS), generator=torch.Generator().manual_seed(SEED))
+    for config in adapted.peft_config.values():
+        _put_in(ids, getattr(config, "trainable_token_indices", None))
     reference = _logits(adapted, ids)
     with adapted.disable_adapter():
         without = distance(reference, _logits(adapted, ids))
-    del model, adapted
-    found = distance(reference, _logits(_load(merged), ids))
+    del adapted
+    of_trained = reference if trained == unmerged else None if trained is None else _logits(_adapt(trained), ids)
+    logits = _logits(_load(merged), ids)
+    found = distance(reference, logits)
     tolerance = tolerance_of(dtype, shape.num_hidden_layers, shape.hidden_size, float(reference.std()))
     if not found.max_abs_diff <= tolerance:
         raise CheckFailed(f"the merged model's logits differ from base + adapter by up to {found.max_abs_diff:.3g}, where "
@@ -78,7 +95,38 @@ def verify_logits(base: Path, adapter: Path, merged: Path, dtype: str) -> Verdic
     if not found.kl < without.kl:
         raise CheckFailed(f"the merged model is no nearer to base + adapter (KL {found.kl:.3g} nats) than the base is ({without.kl:.3g}): "
                           "the adapter's part is lost in rounding")
-    return Verdict(found.max_abs_diff, tolerance, REFERENCE, found.kl, found.top1_agreement)
+    verdict = Verdict(found.max_abs_diff, tolerance, REFERENCE, found.kl, found.top1_agreement)
+    return verdict, None if of_trained is None else distance(of_trained, logits)
+
+
+def _adapt(unmerged: Unmerged) -> PeftModel:
+    model = _load(unmerged.base)
+    if unmerged.rounded:
+        _round(model, *unmerged.rounded)
+    if unmerged.vocabulary:
+        model.resize_token_embeddings(unmerged.vocabulary, mean_resizing=False)
+    names = [f"adapter{number}" for number in range(len(unmerged.adapters))]
+    adapted = PeftModel.from_pretrained(model, str(unmerged.adapters[0][0]), adapter_name=names[0])
+    for name, (folder, _) in list(zip(names, unmerged.adapters, strict=True))[1:]:
+        adapted.load_adapter(str(folder), adapter_name=name)
+    adapted.base_model.set_adapter(names)
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            for name, (_, weight) in zip(names, unmerged.adapters, strict=True):
+                if name in module.scaling:
+                    module.set_scale(name, weight)
+    return adapted.eval()
+
+
+@torch.no_grad()
+def _round(model: PreTrainedModel, names: frozenset[str], quantization: QuantizationConfig) -> None:
+    """Give the named weights the values that their NF4 copies compute with."""
+    for name, weight in model.named_parameters():
+        if name in names:
+            stored = weight.to(DTYPES[quantization.compute_dtype])
+            rows = stored.view(-1, 64) if stored.numel() % 64 == 0 else stored.view(1, -1)     # nf4.py has the reason
+            packed, state = quantize_4bit(rows, compress_statistics=quantization.double_quant, quant_type="nf4")
+            weight.copy_(dequantize_4bit(packed, state).view(stored.shape))
 
 
 def _put_in(ids: torch.Tensor, trained: dict[str, list[int]] | list[int] | None) -> None:

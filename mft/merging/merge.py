@@ -6,147 +6,100 @@ This module imports no torch, so that the package does not; what computes is imp
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mft import __version__
-from mft.errors import ModelError, OutputError
-from mft.files import atomic_folder, write_json, write_manifest
+from mft.errors import OutputError
+from mft.files import MANIFEST, read_json, resumable_folder, write_json, write_manifest
 from mft.merging.config import MergeOptions
 from mft.merging.memory import MemoryWatch
-from mft.merging.origin import check_base, hash_files, read_origin
-from mft.merging.result import MergeResult, Verdict
-from mft.modeling.base import read_model_config
+from mft.merging.result import MergeResult
 from mft.process import peak_rss_bytes
-
-if TYPE_CHECKING:
-    from mft.merging.blocks import Block
-    from mft.merging.lora import LoraAdapter
-    from mft.merging.reader import SafetensorsReader
 
 logger = logging.getLogger(__name__)
 
 RESULT = "merge.json"
-SAFETENSORS_NAMES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+DISTANCES = "distance.json"
+"""How far each tensor is from the 4-bit model that was trained."""
 Progress = Callable[[int, int], None]
 
 
-def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt_format: str | dict[str, Any] | None = None,
-          overwrite: bool = False, progress: Progress | None = None) -> MergeResult:
-    """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches, and its trained token rows.
+def merge(base: Path, adapter: Path | Sequence[Path], out: Path, options: MergeOptions, *, weights: Sequence[float] | None = None,
+          prompt_format: str | dict[str, Any] | None = None, overwrite: bool = False, progress: Progress | None = None) -> MergeResult:
+    """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches, its trained token rows, and the tensors
+    that it holds whole. Of several adapters, each with its weight, the sum of their updates.
 
     Weights stream through blocks of a few MB; whatever the model's size, the merge holds less than 1 GB. `prompt_format`
     names the format of the written chat template; by default the one that the adapter's `mft.json` names. With neither,
     the base's tokenizer files are copied as they are. `progress(done, total)` counts bytes written, then bytes verified.
 
+    A merge that was killed goes on after the weight files that it had finished, if base, adapters and options are the same; one that
+    had ended gives its result again.
+
     Raises:
         ModelError: base or adapter cannot be merged as asked; the message names the file or tensor.
-        OutputError: `out` exists and is not empty, unless `overwrite`; or the disk is full.
+        OutputError: `out` exists and holds something else, unless `overwrite`; or the disk is full.
         CheckFailed: verification found a fault; nothing is left at `out`.
     """
-    from mft.merging.folder import load_format, write_model_config, write_tokenizer
-    from mft.merging.lora import LoraAdapter
-    from mft.merging.reader import open_model
+    from mft.merging.job import open_job
+    from mft.merging.steps import verify, write_folder, write_weights
 
     started = time.perf_counter()
-    _check_places(base, adapter, out)
+    adapters = [adapter] if isinstance(adapter, Path) else list(adapter)
+    _check_places(base, adapters, out)
     seconds: dict[str, float] = {}
     with ExitStack() as stack:
         memory = stack.enter_context(MemoryWatch())
-        base_config = read_model_config(base)
-        weights, lora = stack.enter_context(open_model(base)), stack.enter_context(LoraAdapter(adapter))
-        _refuse_quantised(base, base_config, weights)
-        lora.check_against(weights.tensors, base_config)
-        origin = read_origin(adapter)
-        format_name = prompt_format or origin.format
-        known_format = load_format(base, format_name)
-        folder = stack.enter_context(atomic_folder(out, replace=overwrite))
+        job = open_job(base, adapters, weights, options, prompt_format, stack)
         with _timed(seconds, "hash"):
-            base_files = hash_files([base / "config.json", *sorted({tensor.path for tensor in weights.tensors.values()})])
-            check_base(base, origin, base_files)
+            base_files, adapter_files = job.check_files()
+        key = job.key(base_files, adapter_files)
+        if not overwrite and (done := _finished(out, key, options)):
+            logger.info("%s: holds this merge already", out)
+            return done
+        folder = stack.enter_context(resumable_folder(out, key, replace=overwrite))
         with _timed(seconds, "merge"):
-            plan = _write_weights(weights, lora, folder, options, progress)
-        write_model_config(base_config, options.dtype, folder)
-        write_tokenizer(base, known_format, folder)
+            blocks, resumed = write_weights(job, folder, progress)
+        write_folder(job, folder)
         with _timed(seconds, "verify"):
-            verdict = _verify(base, weights, lora, folder, options, plan, progress)
+            verdict, trained = verify(job, folder, blocks, progress)
         result = MergeResult(
-            tensors=len(weights.tensors), merged=len(lora.targets), verify=options.verify, max_abs_diff=verdict.max_abs_diff,
+            tensors=len(job.plan.tensors), merged=len(job.changes.targets), verify=options.verify, max_abs_diff=verdict.max_abs_diff,
             tolerance=verdict.tolerance, reference=verdict.reference, kl=verdict.kl, top1_agreement=verdict.top1_agreement,
+            onto=options.onto, adapters=job.named_adapters, from_trained=asdict(trained) if trained else None, resumed_bytes=resumed,
             peak_rss_bytes=peak_rss_bytes(), anonymous_bytes=memory.grown_bytes, seconds=time.perf_counter() - started,
             stage_seconds=seconds)
         write_json(folder / RESULT, result.to_json())
         write_manifest(folder, {
-            "made_by": "mft merge", "options": options.model_dump(),
-            "format": known_format and known_format[1].reference, "base": origin.base or base.name,
-            "base_files": base_files, "adapter_files": hash_files(sorted(filter(Path.is_file, adapter.iterdir()))),
+            "made_by": "mft merge", "job": key, "options": options.model_dump(), "format": job.format_reference,
+            "base": job.base_name, "base_files": base_files, "adapter_files": adapter_files[0],
+            "adapters": [named | {"files": files} for named, files in zip(job.named_adapters, adapter_files, strict=True)],
             "versions": {"mft": __version__, "torch": version("torch"), "python": platform.python_version()}})
     logger.info("merged %d of %d tensors in %.1f s", result.merged, result.tensors, result.seconds)
     return result
 
 
-def _check_places(base: Path, adapter: Path, out: Path) -> None:
-    """The output may be neither of the inputs, nor hold one: with `overwrite` it would be lost."""
-    for what, folder in (("base", base), ("adapter", adapter)):
+def _check_places(base: Path, adapters: Sequence[Path], out: Path) -> None:
+    """The output may be none of the inputs, nor hold one: with `overwrite` it would be lost."""
+    for what, folder in [("base", base), *(("adapter", adapter) for adapter in adapters)]:
         if folder.resolve().is_relative_to(out.resolve()):
             raise OutputError(f"{out}: is or holds the {what} folder; give another --out")
 
 
-def _refuse_quantised(base: Path, config: dict[str, Any], weights: "SafetensorsReader") -> None:
-    method = (config.get("quantization_config") or {}).get("quant_method", "an unknown method")
-    packed = [tensor for tensor in weights.tensors.values() if not tensor.is_floating]
-    if "quantization_config" in config and packed:
-        raise ModelError(f"{base}: is quantised ({method}; '{packed[0].name}' is {packed[0].dtype}); merge onto the original weights")
-
-
-def _write_weights(weights: "SafetensorsReader", lora: "LoraAdapter", folder: Path, options: MergeOptions,
-                   progress: Progress | None) -> "list[Block]":
-    """Write the weight files; returns the blocks that they were cut into."""
-    from mft.merging.arithmetic import BlockMerger
-    from mft.merging.blocks import for_each_block, plan_blocks
-    from mft.merging.writer import ShardWriter, plan_shards
-
-    tensors = list(weights.tensors.values())
-    plan = plan_blocks(tensors, lora.targets)
-    with ShardWriter(plan_shards(tensors, SAFETENSORS_NAMES[options.dtype], folder, options.shard_bytes)) as writer:
-        merger = BlockMerger(weights, lora, writer)
-        for_each_block(merger.merge, plan, _reporter(plan, 0, options, progress))
-        writer.finish()
-    return plan
-
-
-def _verify(base: Path, weights: "SafetensorsReader", lora: "LoraAdapter", folder: Path, options: MergeOptions, plan: "list[Block]",
-            progress: Progress | None) -> Verdict:
-    if options.verify == "none":
-        return Verdict()
-    from mft.merging.verify import verify_layers
-
-    verdict = verify_layers(weights, lora, folder, plan, _reporter(plan, 1, options, progress))
-    if options.verify == "logits":
-        from mft.merging.logits import verify_logits
-
-        return verify_logits(base, lora.folder, folder, options.dtype)
-    return verdict
-
-
-def _reporter(plan: "list[Block]", step: int, options: MergeOptions, progress: Progress | None) -> "Callable[[Block], None]":
-    """Counts the base's bytes over the steps of the merge: writing, and verifying where that is asked for."""
-    size = sum(_bytes(block) for block in plan)
-    done, total = step * size, size * (1 if options.verify == "none" else 2)
-
-    def report(block: "Block") -> None:
-        nonlocal done
-        done += _bytes(block)
-        if progress:
-            progress(done, total)
-    return report
-
-
-def _bytes(block: "Block") -> int:
-    return block.num_elements * block.tensor.torch_dtype.itemsize
+def _finished(out: Path, key: str, options: MergeOptions) -> MergeResult | None:
+    """The result of this very merge, if `out` holds it with all files of their sizes; None if it holds nothing or something else."""
+    try:
+        manifest = read_json(out / MANIFEST)
+        same = manifest["job"] == key and manifest["options"]["verify"] == options.verify
+        whole = same and all((out / name).stat().st_size == facts["bytes"] for name, facts in manifest["files"].items())
+        return MergeResult(**read_json(out / RESULT)) if whole else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 @contextmanager

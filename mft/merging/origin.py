@@ -9,6 +9,7 @@ from typing import Any
 
 from mft.errors import ModelError
 from mft.files import read_json
+from mft.modeling.config import QuantizationConfig
 
 FACTS = "mft.json"
 HASHING_THREADS = 2
@@ -22,6 +23,8 @@ class AdapterOrigin:
     base_files: tuple[tuple[str, str], ...] = ()
     """Names of the base's files with their sha256."""
     format: str | dict[str, Any] | None = None
+    quantization: QuantizationConfig | None = None
+    """How the base was held in training; None where the adapter does not say."""
 
 
 def read_origin(adapter: Path) -> AdapterOrigin:
@@ -35,7 +38,8 @@ def read_origin(adapter: Path) -> AdapterOrigin:
         return AdapterOrigin()
     try:
         facts: dict[str, Any] = read_json(path)
-        return AdapterOrigin(facts["base"], tuple(sorted(facts["base_files"].items())), facts["format"] or None)
+        quantization = QuantizationConfig.model_validate(facts["quantization"]) if facts.get("quantization") else None
+        return AdapterOrigin(facts["base"], tuple(sorted(facts["base_files"].items())), facts["format"] or None, quantization)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: damaged ({error!r}); without it, nothing says which base the adapter belongs to") from error
 

@@ -20,7 +20,10 @@ INDEX = "model.safetensors.index.json"
 
 
 class SafetensorsReader:
-    """The tensors of some safetensors files, in the order of their bytes: `tensors[name]`. Threads may read at once."""
+    """The tensors of some safetensors files, in the order of their bytes: `tensors[name]`. Threads may read at once.
+
+    A tensor of any other safetensors file can be read too: it says itself in which file it lies.
+    """
 
     def __init__(self, paths: list[Path]) -> None:
         self.tensors: dict[str, StoredTensor] = {}
@@ -57,6 +60,13 @@ class SafetensorsReader:
                 raise ModelError(f"{tensor.path}: ends inside tensor '{tensor.name}'; download or copy the file again")
             view, offset = view[count:], offset + count
 
+    def read_numbers(self, tensor: StoredTensor, start: int, count: int) -> torch.Tensor:
+        """`count` numbers of `tensor` from its number `start`, as one row."""
+        size = tensor.torch_dtype.itemsize
+        buffer = torch.empty(count * size, dtype=torch.uint8)
+        self.read_into(tensor, start * size, buffer)
+        return buffer.view(tensor.torch_dtype)
+
     def read(self, tensor: StoredTensor) -> torch.Tensor:
         """The whole tensor; for small ones, as those of an adapter."""
         buffer = torch.empty(tensor.num_bytes, dtype=torch.uint8)
@@ -76,7 +86,8 @@ def open_model(folder: Path) -> SafetensorsReader:
         return SafetensorsReader([folder / SINGLE])
     if not (folder / INDEX).is_file():
         pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-        what = f"only {pickled[0]}; convert the weights to safetensors first" if pickled else f"neither {SINGLE} nor {INDEX}"
+        what = (f"only {pickled[0]}; convert the weights first: mft convert --model {folder} --out FOLDER" if pickled else
+                f"neither {SINGLE} nor {INDEX}")
         raise ModelError(f"{folder}: has {what}")
     weight_map = _read_index(folder / INDEX)
     names = sorted(set(weight_map.values()))

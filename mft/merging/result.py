@@ -36,6 +36,15 @@ class MergeResult:
     """What the merged weights were compared with."""
     kl: float | None
     top1_agreement: float | None
+    onto: str
+    """Which weights the adapter was added to."""
+    adapters: list[dict[str, Any]]
+    """Folder and weight of each adapter."""
+    from_trained: dict[str, Any] | None
+    """How far the merged model is from the NF4 model that was trained (the fields of `TrainedDistance`); None where the adapter was
+    not trained on one, does not say, or nothing was verified. `distance.json` in the output folder has it tensor by tensor."""
+    resumed_bytes: int
+    """Bytes of weight files that an earlier, killed attempt had finished."""
     peak_rss_bytes: int
     """Largest resident memory of the process so far, file pages included."""
     anonymous_bytes: int
@@ -43,7 +52,7 @@ class MergeResult:
     seconds: float
     """Wall time up to the writing of the manifest."""
     stage_seconds: dict[str, float]
-    """Wall time of `hash` (the base's files), `merge` (read, add, write, fsync) and `verify`."""
+    """Wall time of `hash` (the files of base and adapters), `merge` (read, add, write, fsync) and `verify`."""
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain data."""

@@ -21,7 +21,7 @@ the output dtype. The other tensors are those of the base bit for bit, or their 
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,10 +30,13 @@ from typing import NamedTuple
 import torch
 
 from mft.errors import CheckFailed
+from mft.merging.base_values import BaseValues
 from mft.merging.blocks import MAX_WORKERS, Block, Scratch, for_each_block
-from mft.merging.lora import LoraAdapter, LoraPair
+from mft.merging.changes import Changes, LowRank
+from mft.merging.distance import BlockDistance, TrainedModel
 from mft.merging.reader import SafetensorsReader, open_model
 from mft.merging.result import Verdict
+from mft.modeling.safetensors_header import StoredTensor
 
 NUM_INPUTS = 8
 DEVIATIONS = 8.0
@@ -53,46 +56,54 @@ class BlockCheck:
 
 
 class Probe(NamedTuple):
-    """A pair with its random inputs. Shapes: a [rank, in], b [out, rank], inputs [in, n], from_adapter [out, n], fp32_loss [out],
-    magnitude [out] with DoRA."""
+    """An update with its random inputs. Shapes: a [rank, in], b [out, rank], inputs [in, n], from_adapter [out, n], fp32_loss [out]."""
 
-    a: torch.Tensor
-    b: torch.Tensor
+    update: LowRank
     inputs: torch.Tensor
     from_adapter: torch.Tensor
     fp32_loss: torch.Tensor
-    magnitude: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one block showed: its check, if something was added to it, and its distance from what was trained, if it was 4-bit."""
+
+    check: BlockCheck | None
+    distance: BlockDistance | None
 
 
 class BlockVerifier:
-    """Checks blocks of the output against base and adapter. Threads may call it at once."""
+    """Checks blocks of the output against the values before the change, and the change. Threads may call it at once."""
 
-    def __init__(self, base: SafetensorsReader, adapter: LoraAdapter, merged: SafetensorsReader) -> None:
-        self._base, self._adapter, self._merged = base, adapter, merged
+    def __init__(self, base: BaseValues, changes: Changes, merged: SafetensorsReader, trained: TrainedModel | None = None) -> None:
+        self._base, self._changes, self._merged, self._trained = base, changes, merged, trained
         self._scratch = Scratch()
         self._probe = lru_cache(maxsize=MAX_WORKERS)(self._make_probe)
 
-    def verify(self, block: Block) -> BlockCheck | None:
-        """Check one block; None for one that nothing was added to.
+    def verify(self, block: Block) -> Findings:
+        """Check one block.
 
         Raises:
             CheckFailed: names the tensor and the rows that are not as they should be.
         """
-        weight = self._read(self._base, block, "base")
-        merged = self._read(self._merged, block, "merged")
-        if block.tensor.name in self._adapter.rows:
-            return self._check_rows(block, weight, merged)
-        if block.tensor.name not in self._adapter.pairs:
-            if not torch.equal(weight.to(merged.dtype).view(torch.uint8), merged.view(torch.uint8)):
-                raise CheckFailed(f"'{block.tensor.name}': elements {block.start} to {block.stop} are not those of the base, "
-                                  "though the adapter does not touch this tensor")
-            return None
-        return self._check_merged(block, weight, merged)
+        name = block.tensor.name
+        weight, merged = self._base.read(block), self._read(block)
+        probe = self._probe(name) if name in self._changes.terms else None
+        distance = self._trained.measure(block, weight, merged, probe and probe.update) if self._trained else None
+        if name in self._changes.rows:
+            return Findings(self._check_rows(block, weight, merged), distance)
+        if probe is not None:
+            return Findings(self._check_merged(block, probe, weight, merged), distance)
+        if not torch.equal(weight.to(merged.dtype).view(torch.uint8), merged.view(torch.uint8)):
+            whose = "of the adapter, which holds this tensor whole" if name in self._changes.wholes else \
+                "of the base, though the adapter does not touch this tensor"
+            raise CheckFailed(f"'{name}': elements {block.start} to {block.stop} are not those {whose}")
+        return Findings(None, distance)
 
     def _check_rows(self, block: Block, weight: torch.Tensor, merged: torch.Tensor) -> BlockCheck:
         """Every row of a block is the base's or the adapter's, rounded once. Shapes: weight, merged [rows, hidden]."""
-        rows, kept = self._adapter.rows[block.tensor.name], weight.to(merged.dtype)
-        values, wanted = self._adapter.load_rows(rows).to(merged.dtype), kept.clone()
+        rows, kept = self._changes.rows[block.tensor.name], weight.to(merged.dtype)
+        values, wanted = self._changes.load_rows(block.tensor.name).to(merged.dtype), kept.clone()
         for index, value in zip(rows.ids, values, strict=True):
             if block.start <= index < block.stop:
                 wanted[index - block.start] = value
@@ -102,36 +113,37 @@ class BlockVerifier:
                               "the trained token rows of the adapter")
         return BlockCheck(block.tensor.name, 0.0, 0.0, changed=not torch.equal(kept, merged))
 
-    def _read(self, reader: SafetensorsReader, block: Block, name: str) -> torch.Tensor:
-        tensor = reader.tensors[block.tensor.name]
-        raw = self._scratch.take(name, block.num_elements, tensor.torch_dtype)
-        reader.read_into(tensor, block.first_element * tensor.torch_dtype.itemsize, raw.view(torch.uint8))
+    def _read(self, block: Block) -> torch.Tensor:
+        tensor = self._merged.tensors[block.tensor.name]
+        raw = self._scratch.take("merged", block.num_elements, tensor.torch_dtype)
+        self._merged.read_into(tensor, block.first_element * tensor.torch_dtype.itemsize, raw.view(torch.uint8))
         return raw.view(-1, block.columns)
 
-    def _make_probe(self, pair: LoraPair) -> Probe:
-        a, b = self._adapter.load(pair)
-        seed = int.from_bytes(hashlib.sha256(pair.target.encode()).digest()[:8], "little") >> 1
+    def _make_probe(self, name: str) -> Probe:
+        update = self._changes.load(name)
+        assert update is not None
+        a, b, scale, _ = update
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
         inputs = torch.randint(2, (a.shape[1], NUM_INPUTS), generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
-        from_adapter = pair.scale * (b.double() @ (a.double() @ inputs))
+        from_adapter = scale * (b.double() @ (a.double() @ inputs))
         products = len(a) + 4   # of one element of s B A + W, each rounded
-        fp32_loss = 2 * products * FP32_ROUNDOFF * abs(pair.scale) * (b.abs() @ a.abs().amax(dim=1))
-        return Probe(a, b, inputs, from_adapter, fp32_loss, self._adapter.load_magnitude(pair))
+        fp32_loss = 2 * products * FP32_ROUNDOFF * abs(scale) * (b.abs() @ a.abs().amax(dim=1))
+        return Probe(update, inputs, from_adapter, fp32_loss)
 
-    def _check_merged(self, block: Block, weight: torch.Tensor, merged: torch.Tensor) -> BlockCheck:
-        pair, rows = self._adapter.pairs[block.tensor.name], slice(block.start, block.stop)
-        probe = self._probe(pair)
+    def _check_merged(self, block: Block, probe: Probe, weight: torch.Tensor, merged: torch.Tensor) -> BlockCheck:
+        rows, (a, b, scale, magnitude) = slice(block.start, block.stop), probe.update
         allowed = self._take("allowed", weight, torch.float32).copy_(merged)
         info = torch.finfo(merged.dtype)
         allowed.abs_().clamp_(min=info.smallest_normal)
-        if probe.magnitude is None:
+        if magnitude is None:
             allowed.mul_(info.eps / 2 + 2 * FP32_ROUNDOFF).add_(probe.fp32_loss[rows, None])
-            differences, errors = self._lora_errors(probe, rows, pair.scale, weight, merged)
+            differences, errors = self._lora_errors(probe, rows, weight, merged)
         else:
-            lengths = _row_lengths(weight.double(), probe.a.double(), probe.b[rows].double(), pair.scale)
-            factors, loss = probe.magnitude[rows].double() / lengths, probe.fp32_loss[rows].double()
+            lengths = _row_lengths(weight.double(), a.double(), b[rows].double(), scale)
+            factors, loss = magnitude[rows].double() / lengths, probe.fp32_loss[rows].double()
             of_length = 2 * math.sqrt(block.columns) * loss / lengths
             allowed.mul_((info.eps / 2 + 8 * FP32_ROUNDOFF + of_length).float()[:, None]).add_((factors.abs() * loss).float()[:, None])
-            differences, errors = self._dora_errors(probe, rows, pair.scale, weight, merged, factors[:, None])
+            differences, errors = self._dora_errors(probe, rows, weight, merged, factors[:, None])
         tolerances = DEVIATIONS * torch.linalg.vector_norm(allowed, dim=1).double()
         if not bool((errors.sub_(allowed).amax() <= 0) & (differences <= tolerances).all()):
             raise CheckFailed(_fault(block, differences, tolerances, errors))
@@ -139,22 +151,22 @@ class BlockVerifier:
         changed = not torch.equal(merged, weight.to(merged.dtype))
         return BlockCheck(block.tensor.name, float(differences[worst]), float(tolerances[worst]), changed)
 
-    def _lora_errors(self, probe: Probe, rows: slice, scale: float, weight: torch.Tensor,
-                     merged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _lora_errors(self, probe: Probe, rows: slice, weight: torch.Tensor, merged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Largest output difference of each row [rows]; |V - (W + s B A)| [rows, in]."""
         change = self._take("change", weight, torch.float32).copy_(merged).sub_(weight)
         wide = self._take("wide", weight, torch.float64).copy_(change)
         differences = (wide @ probe.inputs - probe.from_adapter[rows]).abs().amax(dim=1)
-        delta = torch.mm(probe.b[rows], probe.a, out=self._take("delta", weight, torch.float32))
-        return differences, change.sub_(delta.mul_(scale)).abs_()
+        delta = torch.mm(probe.update.b[rows], probe.update.a, out=self._take("delta", weight, torch.float32))
+        return differences, change.sub_(delta.mul_(probe.update.scale)).abs_()
 
-    def _dora_errors(self, probe: Probe, rows: slice, scale: float, weight: torch.Tensor, merged: torch.Tensor,
+    def _dora_errors(self, probe: Probe, rows: slice, weight: torch.Tensor, merged: torch.Tensor,
                      factors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `_lora_errors`, of V - g (W + s B A); factors: g, [rows, 1], fp64."""
         wide = self._take("wide", weight, torch.float64).copy_(weight).mul_(factors).neg_().add_(merged)
         differences = (wide @ probe.inputs - factors * probe.from_adapter[rows]).abs().amax(dim=1)
-        delta = torch.mm(probe.b[rows], probe.a, out=self._take("delta", weight, torch.float32))
-        return differences, self._take("change", weight, torch.float32).copy_(wide.sub_(delta.double().mul_(scale).mul_(factors))).abs_()
+        delta = torch.mm(probe.update.b[rows], probe.update.a, out=self._take("delta", weight, torch.float32))
+        errors = wide.sub_(delta.double().mul_(probe.update.scale).mul_(factors))
+        return differences, self._take("change", weight, torch.float32).copy_(errors).abs_()
 
     def _take(self, name: str, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return self._scratch.take(name, like.numel(), dtype).view(like.shape)
@@ -173,21 +185,26 @@ def _fault(block: Block, differences: torch.Tensor, tolerances: torch.Tensor, ex
             f"where {float(tolerances[worst]):.3g} is allowed")
 
 
-def verify_layers(base: SafetensorsReader, adapter: LoraAdapter, folder: Path, plan: Sequence[Block],
-                  report: Callable[[Block], None]) -> Verdict:
+def verify_layers(base: BaseValues, tensors: Mapping[str, StoredTensor], changes: Changes, folder: Path, plan: Sequence[Block],
+                  report: Callable[[Block], None], trained: TrainedModel | None = None) -> tuple[Verdict, list[BlockDistance]]:
     """Check every block of the weights in `folder`; the verdict has the block with the largest output difference.
+
+    `tensors`: those that the output must have. Returns the distances from what was trained too, if `trained` measures them.
 
     Raises:
         CheckFailed: a tensor is missing or too many, is not as it should be, or is merged but equals the base.
     """
     with open_model(folder) as merged:
-        if odd := sorted(merged.tensors.keys() ^ base.tensors.keys()):
+        if odd := sorted(merged.tensors.keys() ^ tensors.keys()):
             raise CheckFailed(f"'{odd[0]}': is in only one of base and output ({len(odd)} such tensors)")
-        verifier = BlockVerifier(base, adapter, merged)
-        checks = [check for check in for_each_block(verifier.verify, plan, report) if check is not None]
+        found = for_each_block(BlockVerifier(base, changes, merged, trained).verify, plan, report)
+    checks = [finding.check for finding in found if finding.check is not None]
     changed, names = {check.name for check in checks if check.changed}, {check.name for check in checks}
     if unchanged := sorted(names - changed):
         raise CheckFailed(f"'{unchanged[0]}': equals the base after merging ({len(unchanged)} of {len(names)} weights do): "
                           "the adapter's part is zero, or so small that rounding loses it")
+    distances = [finding.distance for finding in found if finding.distance is not None]
+    if not checks:      # whole tensors alone: compared bit for bit
+        return Verdict(0.0, 0.0, REFERENCE), distances
     worst = max(checks, key=lambda check: check.max_abs_diff)
-    return Verdict(worst.max_abs_diff, worst.tolerance, REFERENCE)
+    return Verdict(worst.max_abs_diff, worst.tolerance, REFERENCE), distances

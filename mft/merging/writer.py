@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from mft.errors import OutputError
+from mft.files import fsync_path
 from mft.merging.reader import INDEX, SINGLE
 from mft.modeling.safetensors_header import TORCH_DTYPES, StoredTensor
 
@@ -24,17 +26,17 @@ flush_data = getattr(os, "fdatasync", os.fsync)   # macOS has fsync alone
 Shards = dict[Path, list[StoredTensor]]
 
 
-def plan_shards(tensors: Sequence[StoredTensor], dtype: str, folder: Path, shard_bytes: int) -> Shards:
+def plan_shards(tensors: Sequence[StoredTensor], dtype: str | None, folder: Path, shard_bytes: int) -> Shards:
     """Where every tensor will lie in the output: file -> its tensors, in the order of their bytes.
 
-    Floating point tensors become `dtype` (a safetensors name), others stay as they are. Files are filled in the order
+    Floating point tensors become `dtype` (a safetensors name; None: what they are), others stay as they are. Files are filled in the order
     of `tensors`, so that a base is read from front to back; a tensor larger than `shard_bytes` has a file of its own.
     Names are those of Hugging Face: `model.safetensors` or `model-00001-of-0000N.safetensors`.
     """
     groups: list[list[tuple[StoredTensor, str]]] = [[]]
     filled = 0
     for tensor in tensors:
-        target = dtype if tensor.is_floating else tensor.dtype
+        target = dtype if dtype and tensor.is_floating else tensor.dtype
         size = tensor.num_elements * TORCH_DTYPES[target].itemsize
         if groups[-1] and filled + size > shard_bytes:
             groups.append([])
@@ -71,16 +73,22 @@ def header_bytes(tensors: Sequence[StoredTensor]) -> bytes:
 
 
 class ShardWriter:
-    """Writes planned files block by block, from several threads; `tensors[name]` says where each tensor lies."""
+    """Writes planned files block by block, from several threads; `tensors[name]` says where each tensor lies.
+
+    A file has its name only from when its last byte is on the disk. Tensors in files that have theirs from an earlier attempt are `done`,
+    and are not written again. `missing_at_start`: bytes of all others.
+    """
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._open: dict[Path, int] = {}
-        self._missing = {path: sum(tensor.num_bytes for tensor in tensors) for path, tensors in shards.items()}
+        self.done = {tensor.name for path, tensors in shards.items() if path.is_file() for tensor in tensors}
+        self._missing = {path: 0 if path.is_file() else sum(tensor.num_bytes for tensor in tensors) for path, tensors in shards.items()}
+        self.missing_at_start = sum(self._missing.values())
         self._unflushed = 0
         self._lock = threading.Lock()
         self.tensors = {tensor.name: tensor for tensors in shards.values() for tensor in tensors}
-        self.total_bytes = sum(self._missing.values())
+        self.total_bytes = sum(tensor.num_bytes for tensor in self.tensors.values())
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -113,6 +121,8 @@ class ShardWriter:
             with _full_disk_told(tensor.path):
                 os.fsync(descriptor)
             os.close(descriptor)
+            _unfinished(tensor.path).rename(tensor.path)
+            fsync_path(tensor.path.parent)
 
     def _is_time_to_flush(self, num_bytes: int) -> bool:
         with self._lock:
@@ -125,15 +135,16 @@ class ShardWriter:
             assert missing == 0, f"{path}: {missing} bytes were not written"
             if not path.exists():   # a file of empty tensors
                 os.close(self._create(path))
+                _unfinished(path).rename(path)
         if len(self._shards) > 1:
             index = {"metadata": {"total_size": self.total_bytes},
                      "weight_map": {name: self.tensors[name].path.name for name in sorted(self.tensors)}}
             next(iter(self._shards)).with_name(INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
     def _create(self, path: Path) -> int:
-        """Make a file of its final size with its header, and leave it open."""
+        """Make a file of its final size with its header, under another name than its own, and leave it open."""
         header = header_bytes(self._shards[path])
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        descriptor = os.open(_unfinished(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         self._open[path] = descriptor
         size = len(header) + self._missing[path]
         with _full_disk_told(path):
@@ -143,6 +154,23 @@ class ShardWriter:
                 os.ftruncate(descriptor, size)
             _write_all(descriptor, memoryview(header), 0)
         return descriptor
+
+
+def check_space(folder: Path, num_bytes: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        OutputError: fewer bytes are free than are to be written.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise OutputError(f"{folder.parent}: has {free / 1e9:.3g} GB free, and {num_bytes / 1e9:.3g} GB are to be written; free some, or "
+                          "give another --out")
+
+
+def _unfinished(path: Path) -> Path:
+    """The name of a file that is being written."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _write_all(descriptor: int, view: memoryview, offset: int) -> None:

@@ -15,8 +15,8 @@ from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
 from mft.files import MANIFEST, atomic_folder, hash_file, read_json, sha256_json, write_json
 from mft.merging.config import MergeOptions
+from mft.merging.merge import DISTANCES, merge
 from mft.merging.merge import RESULT as MERGE_RECORD
-from mft.merging.merge import merge
 from mft.modeling.added_tokens import STORE, extend_base
 from mft.modeling.base import check_context, read_model_config, resolve_base
 from mft.runs.build import rows_bar
@@ -228,9 +228,9 @@ def _trained_hash(context: StageContext, result: dict[str, Any]) -> str:
 
 
 def _model_hash(context: StageContext, result: dict[str, Any]) -> str:
-    """Hash of a merged model's files, without the record of the merge, which holds times."""
+    """Hash of a merged model's files, without the records of the merge: times, and what a check of the weights measured."""
     files = read_json(context.folder / MANIFEST)["files"]
-    return sha256_json({name: facts["sha256"] for name, facts in files.items() if name != MERGE_RECORD})
+    return sha256_json({name: facts["sha256"] for name, facts in files.items() if name not in (MERGE_RECORD, DISTANCES)})
 
 
 def _nothing(context: StageContext, stage: Any) -> None:

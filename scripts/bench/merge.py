@@ -1,10 +1,12 @@
-"""Time `mft merge` against `cp` + fsync of the base, in turns (A B A B) and in one process tree.
+"""Time and memory of `mft merge` against `cp` + fsync of the base, and against PEFT, in turns (A B A B).
 
-    python scripts/bench/merge.py --work /var/tmp/bench                       # a random model of TinyLlama's shape, 1.1B
+    python scripts/bench/merge.py --work /var/tmp/bench --peft                # a random model of TinyLlama's shape, 1.1B
+    python scripts/bench/merge.py --work /var/tmp/bench --shape 7b            # of Llama-7B's: 2 x 13.5 GB of disk
     python scripts/bench/merge.py --work /var/tmp/bench --base B --adapter A  # yours
 
-Counted for the merge: read, add, write and fsync of the weights. Hashing of the inputs and verification are timed apart.
-The base is read once before, so that both find it in the page cache where it fits.
+Counted for the merge: read, add, write and fsync of the weights. Hashing and verification are timed apart. The base is read once
+before, so that both find it in the page cache where it fits. At the end: a merge verified by layers, with the distance from the NF4
+model, and one onto the NF4 weights. A random model is removed after.
 """
 
 import argparse
@@ -13,17 +15,21 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from mft.files import sync_folder
-from mft.merging import merge
 from mft.merging.config import MergeOptions
+from mft.merging.memory import MemoryWatch
 
 LLAMA_1B = {"layers": 22, "hidden": 2048, "ffn": 5632, "heads": 32, "kv_heads": 4, "vocabulary": 32000}
+LLAMA_7B = {"layers": 32, "hidden": 4096, "ffn": 11008, "heads": 32, "kv_heads": 32, "vocabulary": 32000}
+SHAPES = {"1.1b": LLAMA_1B, "7b": LLAMA_7B}
 
 
 def write_random_llama(folder: Path, *, layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, vocabulary: int,
@@ -68,6 +74,9 @@ def write_random_adapter(folder: Path, base: Path, rank: int = 16) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "bias": "none", "init_lora_weights": True,
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "lora_dropout": 0.0}))
+    (folder / "mft.json").write_text(json.dumps({
+        "base": str(base), "base_files": {}, "format": "", "context": 2048,
+        "quantization": {"type": "nf4", "double_quant": True, "compute_dtype": "bf16"}}))
 
 
 def copy_seconds(base: Path, out: Path) -> float:
@@ -78,35 +87,92 @@ def copy_seconds(base: Path, out: Path) -> float:
     return time.perf_counter() - started
 
 
+def run_merge(base: Path, adapter: Path, out: Path, verify: str, onto: str) -> dict[str, Any]:
+    """One merge; what it says of itself, and the seconds that the manifest's hashes took after it."""
+    from mft.merging import merge
+
+    started = time.perf_counter()
+    result = merge(base, adapter, out, MergeOptions.model_validate({"verify": verify, "onto": onto})).to_json()
+    return result | {"manifest_seconds": time.perf_counter() - started - result["seconds"]}
+
+
+def run_peft(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
+    """PEFT's merge of a bf16 base, saved and flushed."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with MemoryWatch() as memory:
+        started = time.perf_counter()
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16), str(adapter))
+        model.merge_and_unload(safe_merge=False).save_pretrained(out, max_shard_size="5GB")
+        sync_folder(out)
+        return {"seconds": time.perf_counter() - started, "anonymous_bytes": memory.grown_bytes}
+
+
+def in_a_process(what: str, base: Path, adapter: Path, out: Path) -> dict[str, Any]:
+    """A process of its own for each measurement: memory that earlier work left free would not be counted."""
+    command = [sys.executable, __file__, "--work", str(out.parent), "--base", str(base), "--adapter", str(adapter), "--only", what]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def said(found: dict[str, Any]) -> str:
+    """Memory of one measurement, and how busy the machine was."""
+    return f"anonymous {found['anonymous_bytes'] / 1e6:.0f} MB   load {os.getloadavg()[0]:.1f}"
+
+
+def measure(base: Path, adapter: Path, work: Path, rounds: int, peft: bool) -> None:
+    """Copies and merges in turns, then PEFT, then verified merges; one line each."""
+    out = work / "out"
+    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    print(f"{size / 1e9:.2f} GB, torch threads {torch.get_num_threads()}", flush=True)
+    copies, merges, pefts = [], [], []
+    for _ in range(rounds):
+        subprocess.run("cat " + " ".join(f"'{path}'" for path in base.glob("*.safetensors")) + " > /dev/null", shell=True, check=True)
+        copies.append(copy_seconds(base, out))
+        shutil.rmtree(out)
+        found = in_a_process("none", base, adapter, out)
+        shutil.rmtree(out)
+        merges.append(found["stage_seconds"]["merge"])
+        print(f"cp + fsync {copies[-1]:6.2f} s   merge {merges[-1]:6.2f} s   hashing {found['stage_seconds']['hash']:.2f} s + manifest "
+              f"{found['manifest_seconds']:.2f} s   {said(found)}", flush=True)
+        if peft:
+            pefts.append(in_a_process("peft", base, adapter, out))
+            shutil.rmtree(out)
+            print(f"peft {pefts[-1]['seconds']:6.2f} s   {said(pefts[-1])}", flush=True)
+    print(f"merge / (cp + fsync) = {statistics.median(merges) / statistics.median(copies):.2f} (medians of {rounds})", flush=True)
+    if pefts:
+        print(f"merge / peft = {statistics.median(merges) / statistics.median([found['seconds'] for found in pefts]):.2f}", flush=True)
+    for what in ("layers", "quantised"):
+        print(what, json.dumps(in_a_process(what, base, adapter, out)), f"load {os.getloadavg()[0]:.1f}", flush=True)
+        shutil.rmtree(out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the random model and the outputs")
     parser.add_argument("--base", type=Path)
     parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--shape", choices=SHAPES, default="1.1b", help="of the random model")
+    parser.add_argument("--peft", action="store_true", help="measure PEFT's merge too, which holds the whole model")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["none", "layers", "quantised", "peft"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     base, adapter = arguments.base or arguments.work / "base", arguments.adapter or arguments.work / "adapter"
+    if arguments.only:
+        out = arguments.work / "out"
+        print(json.dumps(run_peft(base, adapter, out) if arguments.only == "peft" else run_merge(
+            base, adapter, out, "layers" if arguments.only == "quantised" else arguments.only,
+            "quantised" if arguments.only == "quantised" else "original")))
+        return
     if not base.exists():
-        write_random_llama(base, **LLAMA_1B)
+        write_random_llama(base, **SHAPES[arguments.shape])
         sync_folder(base)
     if not adapter.exists():
         write_random_adapter(adapter, base)
-    out, copies, merges = arguments.work / "out", [], []
-    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    subprocess.run("cat " + " ".join(f"'{path}'" for path in base.glob("*.safetensors")) + " > /dev/null", shell=True, check=True)
-    for _ in range(arguments.rounds):
-        copies.append(copy_seconds(base, out))
-        shutil.rmtree(out)
-        result = merge(base, adapter, out, MergeOptions(verify="none"))
-        merges.append(result.stage_seconds["merge"])
-        shutil.rmtree(out)
-        print(f"cp + fsync {copies[-1]:6.2f} s   merge {merges[-1]:6.2f} s   hashing {result.stage_seconds['hash']:.2f} s   "
-              f"anonymous {result.anonymous_bytes / 1e6:.0f} MB   load {os.getloadavg()[0]:.1f}", flush=True)
-    ratio = statistics.median(merges) / statistics.median(copies)
-    print(f"{size / 1e9:.2f} GB: merge / (cp + fsync) = {ratio:.2f} (medians of {arguments.rounds})")
-    result = merge(base, adapter, out, MergeOptions())
-    shutil.rmtree(out)
-    print(json.dumps(result.to_json(), indent=1))
+    measure(base, adapter, arguments.work, arguments.rounds, arguments.peft)
+    if not arguments.base:
+        shutil.rmtree(base)
 
 
 if __name__ == "__main__":

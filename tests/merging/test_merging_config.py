@@ -26,7 +26,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert MergeOptions().model_dump() == {"onto": "original", "dtype": "bf16", "shard_size": "5GB", "verify": "layers"}
 
 
-@pytest.mark.parametrize("option", [{"dtype": "fp8"}, {"onto": "quantised"}, {"verify": "all"}, {"shard": "5GB"}])
+@pytest.mark.parametrize("option", [{"dtype": "fp8"}, {"onto": "nf4"}, {"verify": "all"}, {"shard": "5GB"}])
 def test_unknown_values_and_keys_are_refused(option: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         MergeOptions.model_validate(option)

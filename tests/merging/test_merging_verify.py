@@ -11,9 +11,11 @@ from safetensors.torch import save_file
 
 from mft.errors import CheckFailed
 from mft.merging import arithmetic, merge
+from mft.merging.base_values import BaseValues
 from mft.merging.blocks import plan_blocks
+from mft.merging.changes import Changes
 from mft.merging.config import MergeOptions
-from mft.merging.logits import distance, tolerance_of, verify_logits
+from mft.merging.logits import Unmerged, distance, tolerance_of, verify_logits
 from mft.merging.lora import LoraAdapter
 from mft.merging.reader import open_model
 from mft.merging.result import Verdict
@@ -26,7 +28,7 @@ NORM = "model.layers.0.input_layernorm.weight"
 def check(base: Path, adapter: Path, merged: Path) -> Verdict:
     with open_model(base) as weights, LoraAdapter(adapter) as lora:
         plan = plan_blocks(weights.tensors.values(), lora.pairs)
-        return verify_layers(weights, lora, merged, plan, lambda block: None)
+        return verify_layers(BaseValues(weights), weights.tensors, Changes([lora]), merged, plan, lambda block: None)[0]
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +180,7 @@ def test_logits_of_a_right_merge_agree_with_base_and_adapter(llama: Path, lora: 
 
 def test_logits_find_a_wrong_scale_that_the_layers_cannot_see(llama: Path, lora: Path, tmp_path: Path,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mft.merging.lora.scale_of", lambda config: 0.02 * config["lora_alpha"])
+    monkeypatch.setattr("mft.merging.lora.scale_of", lambda config, module: 0.02 * config["lora_alpha"])
     merge(llama, lora, tmp_path / "layers", MergeOptions(verify="layers"))
     with pytest.raises(CheckFailed, match="logits differ from base"):
         merge(llama, lora, tmp_path / "out", MergeOptions(verify="logits"))
@@ -189,7 +191,7 @@ def test_logits_no_nearer_than_the_bases_are_a_fault(llama: Path, tmp_path: Path
     """A small adapter hides below the tolerance; a folder with the base's own weights must still not pass for merged."""
     small = write_adapter(tmp_path / "a", {name: tensor * 0.1 for name, tensor in lora_tensors().items()})
     with pytest.raises(CheckFailed, match="no nearer to base"):
-        verify_logits(llama, small, llama, "bf16")
+        verify_logits(Unmerged(llama, ((small, 1.0),)), llama, "bf16")
 
 
 def test_the_tolerance_of_logits_by_hand() -> None:

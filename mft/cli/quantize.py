@@ -44,8 +44,8 @@ def quantize(
     if (config is None) == (model is None):
         raise ConfigError(["give a project's YAML or --model, one of them"])
     if config is not None:
-        flags = {"--bits": bits, "--group-size": group_size, "--desc-act": desc_act, "--damp": damp, "--calibration": calibration, "--rows": rows,
-                 "--format": format_name, "--text": text, "--decontaminate": decontaminate}
+        flags = {"--bits": bits, "--group-size": group_size, "--desc-act": desc_act, "--damp": damp, "--calibration": calibration,
+                 "--rows": rows, "--format": format_name, "--text": text, "--decontaminate": decontaminate}
         if given := [flag for flag, value in flags.items() if value not in (None, [])]:
             raise ConfigError([f"{', '.join(given)}: with a config these stand in its quantize stage"])
         return _shown(_of_config(config, overrides or [], stage, out, dry_run=dry_run, overwrite=overwrite))
@@ -56,14 +56,16 @@ def quantize(
     return _shown(quantize_model(str(model), out, options, calibration, format_name, dry_run=dry_run, overwrite=overwrite))
 
 
-def _of_config(config: Path, overrides: list[str], stage: str | None, out: Path | None, *, dry_run: bool, overwrite: bool) -> dict[str, Any]:
+def _of_config(config: Path, overrides: list[str], stage: str | None, out: Path | None, *, dry_run: bool,
+               overwrite: bool) -> dict[str, Any]:
     from mft.report.page import write_report
     from mft.runs.config import load_project
     from mft.runs.project import Project
     from mft.runs.quantize import quantize_stage, stage_of
 
     project_config = load_project(config, overrides)
-    project = Project(project_config, config, out or Path("runs") / project_config.name, write_report, overwrite=overwrite, overrides=overrides)
+    folder = out or Path("runs") / project_config.name
+    project = Project(project_config, config, folder, write_report, overwrite=overwrite, overrides=overrides)
     return quantize_stage(project, stage_of(project_config, config, stage), dry_run=dry_run)
 
 

@@ -21,12 +21,14 @@ BLOCK = 32
 """Numbers that are packed together, into as many 32-bit words as a number has bits."""
 
 
-def pack(numbers: Tensor, bits: int) -> Tensor:
-    """Pack whole numbers [n, columns] of `bits` bits each along their first axis, into int32 [n * bits / 32, columns].
+def pack(numbers: Tensor, bits: int, axis: int = 0) -> Tensor:
+    """Pack whole numbers [n, columns] of `bits` bits each along an axis: along the first into int32 [n * bits / 32, columns].
 
     >>> pack(torch.tensor([[1], [2], [3], [0], [0], [0], [0], [15]]).repeat(4, 1), 4).tolist() == [[0x321 - (1 << 28)]] * 4
     True
     """
+    if axis:
+        return pack(numbers.t(), bits).t().contiguous()
     rows, columns = numbers.shape
     if rows % BLOCK:
         raise ValueError(f"{rows} numbers are no multiple of {BLOCK}")
@@ -40,8 +42,10 @@ def pack(numbers: Tensor, bits: int) -> Tensor:
     return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).reshape(rows // BLOCK * bits, columns)
 
 
-def unpack(words: Tensor, bits: int) -> Tensor:
+def unpack(words: Tensor, bits: int, axis: int = 0) -> Tensor:
     """The numbers that `pack` packed: int32 [words * 32 / bits, columns], each from 0 to 2^bits - 1."""
+    if axis:
+        return unpack(words.t(), bits).t()
     blocks, columns = words.shape[0] // bits, words.shape[1]
     wide = words.to(torch.int64).reshape(blocks, bits, columns) & 0xFFFFFFFF
     numbers = torch.empty(blocks, BLOCK, columns, dtype=torch.int32)
@@ -67,7 +71,7 @@ def multiplied_out(qweight: Tensor, qzeros: Tensor, scales: Tensor, g_idx: Tenso
     """The weight [out, in] in float32 that these four say."""
     inputs, outputs = g_idx.shape[0], scales.shape[1]
     numbers = unpack(qweight, bits)[:inputs, :outputs]
-    zeros = unpack(qzeros.t().contiguous(), bits).t()[:, :outputs] + 1
+    zeros = unpack(qzeros, bits, axis=1)[:, :outputs] + 1
     group = g_idx.long()
     return (scales.float()[group] * (numbers - zeros[group])).t().contiguous()
 
@@ -88,5 +92,5 @@ def to_nearest(weight: Tensor, bits: int, group_size: int) -> dict[str, Tensor]:
     numbers = (padded / scales.float()[..., None]).round().add(zero).clamp(0, 2**bits - 1).to(torch.int32)
     numbers = numbers.reshape(outputs, groups * size)[:, :inputs]
     zeros = torch.full((outputs, groups), zero - 1, dtype=torch.int32)
-    return {"qweight": pack(numbers.t().contiguous(), bits), "qzeros": pack(zeros, bits).t().contiguous(), "scales": scales.t().contiguous(),
-            "g_idx": (torch.arange(inputs, dtype=torch.int32) // size)}
+    return {"qweight": pack(numbers.t().contiguous(), bits), "qzeros": pack(zeros.t().contiguous(), bits, axis=1),
+            "scales": scales.t().contiguous(), "g_idx": torch.arange(inputs, dtype=torch.int32) // size}

@@ -1,7 +1,7 @@
 """A model in GPTQ's layout, loaded without gptqmodel: its few bits multiplied out into ordinary weights.
 
-It computes with the numbers that the folder holds, so scores and answers are those of the quantised model up to a kernel's rounding; it takes
-the memory of the unquantised one. To save memory as well, load the folder with plain transformers where gptqmodel is installed, or serve it.
+It computes with the numbers that the folder holds, so scores and answers are those of the quantised model up to a kernel's rounding; it
+takes the memory of the unquantised one. To save memory, load it with transformers where gptqmodel is installed, or serve it.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The rows that a quantiser measures activations on, and the rows and texts that its result is measured on: chosen once for all jobs.
 
 Rows are rendered by the model's own format, end mark included, and are whole: what a server will see, up to what it should say. Which rows
-are taken depends on the seed and their ids alone. Nothing is on both sides: in a built folder the held-out rows are its validation part, in a file no
-conversation gives rows to both, and rows with equal ids count once.
+are taken depends on the seed and their ids alone. Nothing is on both sides: in a built folder the held-out rows are its validation part, in
+a file no conversation gives rows to both, and of rows with equal tokens one counts.
 """
 
 import gzip
@@ -64,16 +64,21 @@ class CalibrationSet:
 
     def to_json(self) -> dict[str, Any]:
         """What is stored beside every job's weights: counts, hash, and the ids of both sides."""
-        return {**self.facts, "sha256": self.sha256, "rows": len(self.rows), "tokens": sum(len(row.input_ids) for row in self.rows),
-                "ids": [row.id for row in self.rows], "held_out_rows": len(self.held_out), "held_out_ids": [row.id for row in self.held_out],
+        return {**self.facts, "sha256": self.sha256, "rows": len(self.rows), "tokens": _tokens(self.rows),
+                "ids": [row.id for row in self.rows],
+                "held_out_rows": len(self.held_out), "held_out_ids": [row.id for row in self.held_out],
                 "held_out_trained_tokens": sum(row.trained_tokens for row in self.held_out),
-                "texts": {name: {"windows": len(rows), "tokens": sum(len(row.input_ids) for row in rows)} for name, rows in self.texts.items()}}
+                "texts": {name: {"windows": len(rows), "tokens": _tokens(rows)} for name, rows in self.texts.items()}}
 
     def write(self, folder: Path) -> Path:
         """Write the rows as JSON lines `{id, input_ids}` and the facts; returns the file of rows."""
         write_json(folder / FACTS, self.to_json())
         write_text(folder / ROWS, "".join(json.dumps({"id": row.id, "input_ids": list(row.input_ids)}) + "\n" for row in self.rows))
         return folder / ROWS
+
+
+def _tokens(rows: Sequence[TokenizedSample]) -> int:
+    return sum(len(row.input_ids) for row in rows)
 
 
 def choose(source: Path, prompt_format: PromptFormat, tokenizer: "TextTokenizer", options: CalibrationOptions, *,
@@ -117,8 +122,8 @@ def _was_decontaminated(folder: Path) -> bool:
 def _check_counts(source: Path, rows: Sequence[Any], held_out: Sequence[Any], dropped: Counter[str], options: CalibrationOptions) -> None:
     left_out = ", ".join(f"{number} {reason}" for reason, number in dropped.most_common()) or "nothing"
     if len(rows) < options.rows:
-        raise DataError(f"{source}: gives {len(rows)} calibration rows of at most {options.max_tokens} tokens where {options.rows} are needed "
-                        f"(left out: {left_out}); give more rows")
+        raise DataError(f"{source}: gives {len(rows)} calibration rows of at most {options.max_tokens} tokens where {options.rows} are "
+                        f"needed (left out: {left_out}); give more rows")
     if not held_out:
         raise DataError(f"{source}: no row is left to be held out once {options.rows} calibrate (left out: {left_out}); give more rows")
     if len(held_out) < options.held_out_rows:
@@ -128,7 +133,8 @@ def _check_counts(source: Path, rows: Sequence[Any], held_out: Sequence[Any], dr
 class _Picking:
     """Takes conversations in the order of their hashes. Counts what it leaves out; nothing is taken twice."""
 
-    def __init__(self, prompt_format: PromptFormat, tokenizer: "TextTokenizer", options: CalibrationOptions, detector: Detector | None) -> None:
+    def __init__(self, prompt_format: PromptFormat, tokenizer: "TextTokenizer", options: CalibrationOptions,
+                 detector: Detector | None) -> None:
         self.prompt_format, self.tokenizer, self.options, self.detector = prompt_format, tokenizer, options, detector
         self.dropped: Counter[str] = Counter()
         self._taken: set[tuple[int, ...]] = set()

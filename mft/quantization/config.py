@@ -184,6 +184,13 @@ def names_of(jobs: Sequence[Job]) -> list[str]:
     return [MAIN, *(job.label for job in jobs[1:])]
 
 
+def settings_of(job: Job) -> dict[str, Any]:
+    """`label`, `method`, `bits`, `group_size`, `desc_act`, `damp` as a table has them; None where a method has no such thing."""
+    bits = {"nf4": 4, "int8": 8, "awq": 4}.get(job.method, getattr(job, "bits", None))
+    return {"label": job.label, "method": job.method, "bits": bits,
+            **{key: getattr(job, key, None) for key in ("group_size", "desc_act", "damp")}}
+
+
 def absolute_texts(quality: QualityOptions, beside: Path) -> QualityOptions:
     """The same with the paths of its texts relative to nowhere."""
     return quality.model_copy(update={"texts": {

@@ -49,8 +49,8 @@ def find_interpreter(why: str) -> Path:
         return Path(given)
     folder = environment_folder()
     if not (folder / ".complete").is_file():
-        raise DependencyError(f"{why} needs gptqmodel in an environment of its own, and there is none at {folder}; run: {SETUP} "
-                              f"(torch and gptqmodel {GPTQMODEL} from your package index, once), or set {VARIABLE} to an interpreter that has it")
+        raise DependencyError(f"{why} needs gptqmodel in an environment of its own, and there is none at {folder}; run: {SETUP} (torch and "
+                              f"gptqmodel {GPTQMODEL} from your package index, once), or set {VARIABLE} to an interpreter that has it")
     return folder / "bin" / "python"
 
 

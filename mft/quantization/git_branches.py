@@ -1,7 +1,7 @@
 """A bare git repository with one branch for each job, as the hubs keep a matrix of quantised models.
 
-Weights are stored as git-lfs keeps them: a pointer in the tree, the bytes (a hard link where the disk knows them) under lfs/objects. Made with
-git's plumbing alone: no work tree, no hooks, no configuration of the user's.
+Weights are stored as git-lfs keeps them: a pointer in the tree, the bytes (a hard link where the disk knows them) under lfs/objects. Made
+with git's plumbing alone: no work tree, no hooks, no configuration of the user's.
 """
 
 import os

@@ -22,7 +22,7 @@ from mft.errors import CheckFailed, OutputError
 from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_json, write_manifest
 from mft.formats.base import PromptFormat
 from mft.quantization.calibration import CalibrationSet
-from mft.quantization.config import CALIBRATED, AwqJob, GgufJob, GptqJob, Int8Job, Job, NearestJob, Nf4Job
+from mft.quantization.config import CALIBRATED, AwqJob, GgufJob, GptqJob, Int8Job, Job, NearestJob, Nf4Job, settings_of
 from mft.quantization.folder import write_companions, write_configs
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Source:
 def job_hash(source: Source, job: Job) -> str:
     """Hash of all that decides a job's folder: the model, the settings, the rows, what it is measured on."""
     chosen = source.chosen
-    measured = chosen and {name: [list(row.input_ids) for row in rows] for name, rows in {"held_out": chosen.held_out, **chosen.texts}.items()}
+    sets = {"held_out": chosen.held_out, **chosen.texts} if chosen else {}
+    measured = {name: [list(row.input_ids) for row in rows] for name, rows in sets.items()}
     return sha256_json({"layout": LAYOUT, "files": source.files, "job": job.model_dump(),
                         "calibration": chosen.sha256 if chosen and job.method in CALIBRATED else None, "measured": measured,
                         "format": source.prompt_format and source.prompt_format.reference})
@@ -104,15 +105,17 @@ def run_job(source: Source, job: Job, name: str, folder: Path, measure: Callable
             logger.info("%s: measuring", job.label)
             started = time.perf_counter()
             write_json(work / QUALITY, {"quality": measure(weights), "measuring_seconds": time.perf_counter() - started})
-        facts = {"name": name, **read_json(weights / FACTS), **(read_json(work / QUALITY) if (work / QUALITY).is_file() else {"quality": None})}
+        measured = read_json(work / QUALITY) if (work / QUALITY).is_file() else {"quality": None}
+        facts = {"name": name, **read_json(weights / FACTS), **measured}
         with atomic_folder(folder, replace=overwrite) as partial:
             for path in weights.iterdir():
                 if path.name != FACTS:
                     _link(path, partial / path.name)
             write_json(partial / FACTS, facts)
-            write_manifest(partial, {"kind": "quantize", "made_by": "mft quantize", "job": key, "options": job.model_dump(), "model": source.name,
-                                     "model_files": source.files, "format": source.prompt_format and source.prompt_format.reference,
-                                     "calibration_sha256": facts["calibration_sha256"], "versions": facts["versions"]})
+            write_manifest(partial, {
+                "kind": "quantize", "made_by": "mft quantize", "job": key, "options": job.model_dump(), "model": source.name,
+                "model_files": source.files, "format": source.prompt_format and source.prompt_format.reference,
+                "calibration_sha256": facts["calibration_sha256"], "versions": facts["versions"]})
     return facts
 
 
@@ -127,15 +130,9 @@ def _quantise(source: Source, job: Job, folder: Path, work: Path) -> None:
     write_companions(source.folder, folder, source.prompt_format, source.tokenizer)
     own = {"mft": __version__, "python": platform.python_version()}
     write_json(folder / FACTS, {
-        "label": job.label, **settings_of(job), "damp": told.get("damp", getattr(job, "damp", None)), "seconds": time.perf_counter() - started,
+        **settings_of(job), **({"damp": told["damp"]} if "damp" in told else {}), "seconds": time.perf_counter() - started,
         "calibration_sha256": source.chosen.sha256 if rows and source.chosen else None, "device": told.get("device", "cpu"),
         "modules": told.get("modules"), "loss": told.get("loss"), "versions": own | told.get("versions", {})})
-
-
-def settings_of(job: Job) -> dict[str, Any]:
-    """`method`, `bits`, `group_size`, `desc_act` as a table has them; None where a method has no such thing."""
-    bits = {"nf4": 4, "int8": 8, "awq": 4}.get(job.method, getattr(job, "bits", None))
-    return {"method": job.method, "bits": bits, "group_size": getattr(job, "group_size", None), "desc_act": getattr(job, "desc_act", None)}
 
 
 def _weights(source: Source, job: Job, folder: Path, work: Path, rows: Path | None) -> dict[str, Any]:

@@ -13,17 +13,16 @@ from mft.files import MANIFEST, claim_folder, hash_file, read_json, sha256_json,
 from mft.modeling.base import read_model_config
 from mft.modeling.shape import Shape, shape_of
 from mft.quantization.calibration import choose, text_windows
-from mft.quantization.config import CALIBRATED, AwqJob, GgufJob, GptqJob, Job, NearestJob, Nf4Job, QuantizeOptions
+from mft.quantization.config import CALIBRATED, Job, QuantizeOptions, settings_of
 from mft.quantization.folder import FORMAT, weights_bytes
-from mft.quantization.job import UNMEASURED, Source, finished, job_hash, run_job, settings_of
-from mft.quantization.size import bnb_bytes, fit_table, full_bytes, grid_bytes, host_bytes, quantising_bytes, serving_bytes
+from mft.quantization.job import UNMEASURED, Source, finished, job_hash, run_job
+from mft.quantization.preview import check_jobs, predicted_bytes
+from mft.quantization.size import full_bytes
 from mft.quantization.table import markdown, order_warnings, write_plot
 
 logger = logging.getLogger(__name__)
 
 COMPARISON = "comparison"
-WIDTH = 4096
-"""Context of the VRAM that a dry run names for serving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,58 +46,6 @@ class Request:
         return self.out if self.single else self.out / name
 
 
-def predicted_bytes(shape: Shape, job: Job) -> int:
-    """Bytes of a job's weights, from the model's shape alone."""
-    match job:
-        case GptqJob() | NearestJob():
-            return grid_bytes(shape, job.bits, job.group_size)
-        case AwqJob():
-            return grid_bytes(shape, 4, job.group_size) - 4 * shape.layers * sum(inputs for inputs, _ in shape.linear.values())
-        case GgufJob():
-            return full_bytes(shape) if job.type != "q8_0" else shape.parameters * 34 // 32
-        case Nf4Job():
-            return bnb_bytes(shape, "nf4", double_quant=job.double_quant)
-        case _:
-            return bnb_bytes(shape, "int8")
-
-
-def preview(config: dict[str, Any], options: QuantizeOptions) -> dict[str, Any]:
-    """Sizes, memory and the fit table of every job from config.json alone.
-
-    Raises:
-        ModelError, ConfigError: a model whose shape is not known; a job that does not go with it.
-    """
-    shape = shape_of(config)
-    check_jobs(shape, options.jobs)
-    rows, tokens = options.calibration.rows, min(options.calibration.max_tokens, int(config.get("max_position_embeddings") or 4096))
-    jobs = []
-    for name, job in zip(options.names, options.jobs, strict=True):
-        size = predicted_bytes(shape, job)
-        jobs.append({"name": name, "label": job.label, **settings_of(job), "damp": getattr(job, "damp", None), "bytes": size, "perplexity": None,
-                     "quantising_bytes": quantising_bytes(shape, rows, tokens) if job.method in CALIBRATED else None,
-                     "serving_bytes": serving_bytes(size, shape, WIDTH), "fits": [fit.to_json() for fit in fit_table(size, shape)]})
-    return {"dry_run": True, "unquantised_bytes": full_bytes(shape), "serving_context": WIDTH, "host_bytes": host_bytes(shape, rows, tokens),
-            "unquantised_fits": [fit.to_json() for fit in fit_table(full_bytes(shape), shape)], "jobs": jobs}
-
-
-def check_jobs(shape: Shape, jobs: Sequence[Job]) -> None:
-    """Refuse what no quantiser can pack.
-
-    Raises:
-        ConfigError: every job whose bits or groups do not go with the model's linear modules.
-    """
-    faults = []
-    for number, job in enumerate(jobs):
-        group = getattr(job, "group_size", -1) or -1
-        for name, (inputs, outputs) in shape.linear.items():
-            if isinstance(job, GptqJob | NearestJob) and (inputs % 32 or outputs % 32):
-                faults.append(f"jobs.{number}: {job.label}: {name} is {inputs} x {outputs}; both must be multiples of 32 to be packed")
-            if group > inputs:
-                faults.append(f"jobs.{number}: {job.label}: {name} has {inputs} inputs, fewer than a group of {group}; take at most {inputs}, or -1")
-    if faults:
-        raise ConfigError(faults)
-
-
 def quantize(request: Request) -> dict[str, Any]:
     """Run every job that is not finished; returns `jobs` and, for a matrix, the comparison.
 
@@ -119,7 +66,7 @@ def quantize(request: Request) -> dict[str, Any]:
             source.chosen.write(request.out)
     _check_room(request, shape)
     jobs, faults, base = _run_all(request, source, shape)
-    result = {"model": source.name, "jobs": jobs, "unquantised_bytes": full_bytes(shape), "unquantised_perplexity": base,
+    result: dict[str, Any] = {"model": source.name, "jobs": jobs, "unquantised_bytes": full_bytes(shape), "unquantised_perplexity": base,
               "calibration_sha256": source.chosen.sha256 if source.chosen else None, "warnings": order_warnings(jobs)}
     for warning in result["warnings"]:
         logger.warning("%s", warning)
@@ -162,8 +109,8 @@ def _check_tools(jobs: Sequence[Job]) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            raise ConfigError(["awq: gptqmodel's AWQ needs a CUDA device and this machine has none; run the same command on one that has, or take "
-                               "method: gptq"])
+            raise ConfigError(["awq: gptqmodel's AWQ needs a CUDA device and this machine has none; run the same command on one that "
+                               "has, or take method: gptq"])
 
 
 def _source_of(request: Request) -> Source:
@@ -187,7 +134,8 @@ def _source_of(request: Request) -> Source:
         if options.quality:
             chosen = replace(chosen, texts=text_windows(options.quality, tokenizer, longest))
     elif any(job.method in CALIBRATED for job in options.jobs):
-        raise ConfigError(["gptq and awq measure activations on real rows; give --calibration: a folder of `mft data build`, or a file of rows"])
+        raise ConfigError(["gptq and awq measure activations on real rows; give --calibration: a folder of `mft data build`, or a file of "
+                           "rows"])
     return Source(request.model, request.name, _model_files(request.model), prompt_format, tokenizer, chosen)
 
 
@@ -214,8 +162,8 @@ def _run_all(request: Request, source: Source, shape: Shape) -> tuple[list[dict[
         measure = _measure_with(stack, request, source)
         for name, job in zip(request.options.names, request.options.jobs, strict=True):
             folder = request.folder_of(name)
-            entry = {"name": name, "label": job.label, **settings_of(job), "damp": getattr(job, "damp", None),
-                     "predicted_bytes": predicted_bytes(shape, job), "bytes": None, "perplexity": None, "path": str(folder)}
+            entry = {"name": name, **settings_of(job), "predicted_bytes": predicted_bytes(shape, job), "bytes": None, "perplexity": None,
+                     "path": str(folder)}
             try:
                 facts = finished(folder, job_hash(source, job), overwrite=request.overwrite)
                 skipped = facts is not None

@@ -26,7 +26,8 @@ def round_model(model: Path, out: Path, bits: int, group_size: int) -> int:
     def flush() -> None:
         nonlocal files, size
         files += 1
-        save_file(shard, out / f"model-{files:05d}.safetensors", metadata={"format": "pt"})
+        save_file(shard, path := out / f"model-{files:05d}.safetensors", metadata={"format": "pt"})
+        path.chmod(0o644)    # the library writes for its user alone
         names.update(dict.fromkeys(shard, f"model-{files:05d}.safetensors"))
         shard.clear()
         size = 0

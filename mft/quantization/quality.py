@@ -48,7 +48,8 @@ def reference_of(model: Path, chosen: CalibrationSet, beside: Path) -> Iterator[
     context = max(len(sample.input_ids) for samples in sets.values() for sample in samples)
     with tempfile.TemporaryDirectory(dir=beside, prefix=".reference-") as place:
         loaded = load_base(model, WHOLE)
-        recorded, perplexity = {}, {}
+        recorded: dict[str, RecordedModel] = {}
+        perplexity: dict[str, float] = {}
         for name, samples in sets.items():
             recorded[name] = record(loaded, samples, Path(place) / f"{len(recorded)}.bin", context=context)
             perplexity[name] = math.exp(recorded[name].loss)

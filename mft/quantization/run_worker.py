@@ -43,7 +43,8 @@ def run_worker(model: Path, rows: Path, out: Path, job: GptqJob | AwqJob, scratc
     told = out / "worker.json"
     if code or not told.is_file():
         lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        raise CheckFailed(f"{job.label}: the quantiser failed (exit {code}):\n  " + "\n  ".join(line[-300:] for line in lines[-LAST_LINES:]))
+        raise CheckFailed(f"{job.label}: the quantiser failed (exit {code}; all it said is in {log}):\n  "
+                          + "\n  ".join(line[-300:] for line in lines[-LAST_LINES:]))
     result: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
     told.unlink()
     return result

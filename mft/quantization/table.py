@@ -11,8 +11,9 @@ from mft.files import atomic_file
 logger = logging.getLogger(__name__)
 
 ENGINES = {
-    ("gptq", 2): "gptqmodel, transformers", ("gptq", 3): "gptqmodel, transformers", ("gptq", 4): "gptqmodel, transformers, vLLM, SGLang, ExLlama",
-    ("gptq", 8): "gptqmodel, transformers, vLLM, SGLang", ("nf4", 4): "transformers with bitsandbytes",
+    ("gptq", 2): "gptqmodel, transformers", ("gptq", 3): "gptqmodel, transformers",
+    ("gptq", 4): "gptqmodel, transformers, vLLM, SGLang, ExLlama", ("gptq", 8): "gptqmodel, transformers, vLLM, SGLang",
+    ("nf4", 4): "transformers with bitsandbytes",
     ("int8", 8): "transformers with bitsandbytes", ("awq", 4): "gptqmodel, vLLM, SGLang", ("gguf", None): "llama.cpp",
 }
 """Which engines are known to load what, late 2026; vLLM has dropped 2 and 3 bits (its pull request 38288), so try before relying on it."""
@@ -26,15 +27,17 @@ def engines_of(job: dict[str, Any]) -> str:
 def header_and_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The comparison as text: a row for the unquantised model, one for each job."""
     texts = list(result.get("unquantised_perplexity") or {})
-    header = ["name", "method", "bits", "group", "act-order", "damp", "GB", *(f"perplexity {name}" for name in texts), "KL", "same first", "s"]
+    header = ["name", "method", "bits", "group", "act-order", "damp", "GB", *(f"perplexity {name}" for name in texts), "KL", "same first",
+              "s"]
     base = result.get("unquantised_perplexity") or {}
-    rows = [["(unquantised)", "-", "16", "-", "-", "-", _gb(result["unquantised_bytes"]), *(f"{base[name]:.4f}" for name in texts), "0", "100%", "-"]]
-    return header, rows + [_row(job, texts) for job in result["jobs"]]
+    whole = ["(unquantised)", "-", "16", "-", "-", "-", _gb(result["unquantised_bytes"]), *(f"{base[name]:.4f}" for name in texts), "0",
+             "100%", "-"]
+    return header, [whole] + [_row(job, texts) for job in result["jobs"]]
 
 
 def _row(job: dict[str, Any], texts: Sequence[str]) -> list[str]:
     quality = job.get("quality") or {}
-    head = [job["name"], job["method"], _text(job["bits"]), _text(job["group_size"]), _text(job["desc_act"]), _text(job["damp"]), _gb(job["bytes"])]
+    head = [job["name"], job["method"], *(_text(job[key]) for key in ("bits", "group_size", "desc_act", "damp")), _gb(job["bytes"])]
     if "error" in job:
         return [*head, *["failed"] * len(texts), "-", "-", "-"]
     return [*head, *(f"{quality[name]['perplexity']:.4f}" if name in quality else "-" for name in texts),
@@ -98,8 +101,9 @@ def preview_tables(result: dict[str, Any]) -> list[tuple[str, list[str], list[li
     cards = [f"{fit['card']} ({fit['memory_bytes'] / 2**30:.0f} GiB)" for fit in whole["fits"]]
     fits = [[job["name"], *(f"{fit['longest_context']:,}" if fit["longest_context"] else "no" for fit in job["fits"])]
             for job in [whole, *result["jobs"]]]
-    return [(f"{result['model']}: weights and memory", ["name", "job", "GB", "GiB to quantise", f"GiB to serve {result['serving_context']:,}"],
-             sizes), ("longest context that fits (one request; arithmetic, not measured)", ["name", *cards], fits)]
+    header = ["name", "job", "GB", "GiB to quantise", f"GiB to serve {result['serving_context']:,}"]
+    return [(f"{result['model']}: weights and memory", header, sizes),
+            ("longest context that fits (one request; arithmetic, not measured)", ["name", *cards], fits)]
 
 
 def _gib(number: int | None) -> str:

@@ -1,8 +1,7 @@
 """Runs in the quantiser's own environment: the one door to gptqmodel. Not imported by mft; started as a script, `worker.py JOB.json`.
 
 JOB.json: `{model, rows, out, method, bits, group_size, desc_act, damp, scratch}`. Weights and their configs are written into `out`; then
-`out`/worker.json: `{versions, device, seconds, damp (the largest that was used), modules, loss (by module)}`. Its exit code is not 0 where that
-is missing.
+`out`/worker.json: `{versions, device, seconds, damp (the largest that was used), modules, loss (by module)}`.
 """
 
 import ctypes
@@ -13,6 +12,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 FEWEST_CORES = 4
 PR_SET_PDEATHSIG = 1
@@ -45,7 +45,7 @@ def main(path: str) -> None:
     Path(job["out"], "worker.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _config(job: dict):
+def _config(job: dict[str, Any]) -> Any:
     """All values given: gptqmodel's defaults have changed between versions."""
     from gptqmodel import QuantizeConfig
 
@@ -58,7 +58,7 @@ def _config(job: dict):
         fallback=None, **scratch)
 
 
-def _rows(path: str) -> list:
+def _rows(path: str) -> list[dict[str, Any]]:
     import torch
 
     lines = Path(path).read_text(encoding="utf-8").splitlines()

@@ -8,7 +8,8 @@ from mft.config.yaml import Document, parse_yaml
 from mft.errors import ConfigError
 from mft.modeling.base import config_of_base, lasting_name, resolve_base
 from mft.quantization.config import QuantizeOptions, absolute_texts
-from mft.quantization.matrix import Request, preview, quantize
+from mft.quantization.matrix import Request, quantize
+from mft.quantization.preview import preview
 from mft.runs.config import ProjectConfig, QuantizeStage
 from mft.runs.project import Project, run_project
 

@@ -130,8 +130,8 @@ class CalibrationOptions(StrictModel):
 
     seed: int = 1234
     decontaminate: tuple[Annotated[str, Field(min_length=1)], ...] = ("humaneval",)
-    """Benchmarks whose problems may not be among the rows: `humaneval`, or problem files as in a recipe's step `decontaminate`; [] for none.
-    Not looked for again in a built folder whose recipe has that step."""
+    """Benchmarks whose problems may not be among the rows: `humaneval`, or problem files as in a recipe's step `decontaminate`; [] for
+    none. Not looked for again in a built folder whose recipe has that step."""
 
 
 class QualityOptions(StrictModel):

@@ -19,7 +19,7 @@ def measure() -> None:
 @app.command()
 def memory(
     model: Annotated[list[str], typer.Option(help="NAME=FOLDER, or a folder, a hub id, a built-in base: bf16 and quantised ones")],
-    scale: Annotated[float, typer.Option(min=0.001, max=16, help="multiplies the lengths 2048 and 1024, for models of a short context")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0.001, max=16, help="of the lengths, for models of a short context")] = 1.0,
 ) -> Outcome:
     """Memory idle, and with 2048 tokens in and 1024 out, 1024 in and 2048 out, in GiB; lengths are forced. Each cell is a process.
 

@@ -5,6 +5,7 @@ mft/process.py, which needs the standard library alone. Prints one line of JSON.
 """
 
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -20,10 +21,14 @@ def main(model: str, prompt: int, new: int) -> dict[str, Any]:
     os.cpu_count = lambda: max(FEWEST_CORES, cores)     # as in worker.py: gptqmodel's import needs it
     memory = runpy.run_path(str(Path(__file__).resolve().parent.parent / "process.py"))
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     cuda = torch.cuda.is_available()
-    # On the CPU the libraries are the runtime: what they take before there is a model, kernels and all.
+    # On the CPU the libraries are the runtime: what they take before there are weights, all that loading imports included.
+    config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    if (getattr(config, "quantization_config", None) or {}).get("quant_method") in ("gptq", "awq"):
+        importlib.import_module("gptqmodel")
+    AutoModelForCausalLM._model_mapping[type(config)]
     runtime = memory["reset_peak_rss"]()
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, device_map={"": "cuda:0" if cuda else "cpu"},
                                                   local_files_only=True, trust_remote_code=False).eval()

@@ -72,7 +72,8 @@ def measure_memory(models: Sequence[tuple[str, Path]], scale: float, tell: Calla
     """
     rows = rows_at(scale)
     configs = {name: read_model_config(folder) for name, folder in models}
-    longest, need = min(config.get("max_position_embeddings", 1 << 30) for config in configs.values()), max(row.prompt + row.new for row in rows)
+    longest = min(config.get("max_position_embeddings", 1 << 30) for config in configs.values())
+    need = max(row.prompt + row.new for row in rows)
     if need > longest:
         raise ConfigError([f"the rows take {need} tokens, a model was made for {longest}; give --scale {longest / 3072:.3g} or less"])
     pythons = {name: _interpreter(configs[name], name) for name, _ in models}

@@ -55,6 +55,15 @@ def words(value: Any) -> str:
     return number(value)
 
 
+def plain(value: Any) -> str:
+    """As `words`, with whole numbers as a config writes them: a seed is 1234."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(each)}" for key, each in value.items() if each is not None) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "none"
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else number(value, 8)
+
+
 def _row(cells: Sequence[Any]) -> str:
     texts = (words(cell) if not isinstance(cell, str) else cell for cell in cells)
     return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"

@@ -4,8 +4,8 @@
     |:-----------------------------:|:----------------:|        8f14e45f...ea1a *config.json
     | tokenizer.model               | 9e556afd...d347  |
 
-Either column may come first, more columns may stand beside them, names and hashes may be in back quotes. A hash of 64 hexadecimal
-digits is a sha256, one of 32 an md5. Cards of CodeFuse-CodeLlama-34B carry the table, most of the hub's READMEs one of the two.
+Either column may come first, more columns may stand beside them, names and hashes may be in back quotes. A column is one of hashes
+where its header says md5, sha, hash or checksum; a hash of 64 hexadecimal digits is a sha256, one of 32 an md5. Cards of CodeFuse-CodeLlama-34B carry the table, most of the hub's READMEs one of the two.
 """
 
 import re
@@ -19,6 +19,8 @@ KINDS = {64: "sha256", 32: "md5"}
 DIGEST = re.compile(r"(?:[0-9a-fA-F]{64}|[0-9a-fA-F]{32})")
 SUM = re.compile(rf"^(\\?)({DIGEST.pattern})\s[ *](.+)$")
 RULE = re.compile(r":?-+:?")
+HASHES = re.compile(r"md5|sha|hash|checksum", re.IGNORECASE)
+LINK = re.compile(r"\[(.+?)\]\(.*\)")
 UNESCAPED = {"\\\\": "\\", "\\n": "\n"}
 
 
@@ -64,19 +66,27 @@ def published_in(text: str) -> Iterator[Published]:
     >>> list(published_in("| File | MD5 |\\n|---|:-:|\\n| `a.bin` | d41d8cd98f00b204e9800998ecf8427e |"))
     [Published(name='a.bin', kind='md5', digest='d41d8cd98f00b204e9800998ecf8427e', line=3)]
     """
+    previous, columns = "", list[int]()
     for number, line in enumerate(text.splitlines(), 1):
         if match := SUM.match(line.strip()):
-            name = re.sub(r"\\\\|\\n", lambda escape: UNESCAPED[escape[0]], match[3]) if match[1] else match[3]
+            name = re.sub(r"\\\\|\\n", lambda escape: UNESCAPED[str(escape[0])], match[3]) if match[1] else match[3]
             yield Published(name, KINDS[len(match[2])], match[2].lower(), number)
-        elif line.count("|") >= 2 or (line.count("|") == 1 and DIGEST.search(line)):
-            yield from _of_row(line, number)
+        elif "|" not in line:
+            columns = []
+        elif all(RULE.fullmatch(cell) for cell in _cells(line)):
+            columns = [index for index, cell in enumerate(_cells(previous)) if HASHES.search(cell)]
+        else:
+            yield from _of_row(_cells(line), columns, number)
+        previous = line
 
 
-def _of_row(line: str, number: int) -> Iterator[Published]:
-    """The hashes in a row of a table; the name is the first cell that is none."""
-    cells = [cell.strip().strip("`*").strip() for cell in line.strip().strip("|").split("|")]
-    digests = [cell for cell in cells if DIGEST.fullmatch(cell)]
-    names = [link[1] if (link := re.fullmatch(r"\[(.+?)\]\(.*\)", cell)) else cell
-             for cell in cells if cell and not DIGEST.fullmatch(cell) and not RULE.fullmatch(cell)]
+def _of_row(cells: list[str], columns: list[int], number: int) -> Iterator[Published]:
+    """The hashes in these columns of a row; the name is the first cell that is none."""
+    names = [link[1] if (link := LINK.fullmatch(cell)) else cell for cell in cells if cell and not DIGEST.fullmatch(cell)]
+    digests = [cells[index] for index in columns if index < len(cells) and DIGEST.fullmatch(cells[index])]
     if names:
-        yield from (Published(names[0], KINDS[len(digest)], digest.lower(), number) for digest in digests)
+        yield from (Published(names[0].strip("`"), KINDS[len(digest)], digest.lower(), number) for digest in digests)
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip().strip("`*").strip() for cell in row.strip().removeprefix("|").removesuffix("|").split("|")]

@@ -86,7 +86,8 @@ def read_model_records(folder: Path) -> ModelRecords:
     quantization = found[GPTQ] or found["config.json"].get("quantization_config") or {}
     kind: Kind = "adapter" if found[ADAPTER] else "quantized" if quantization else "merged" if found[MERGE] else "model"
     facts, manifest = found[FACTS], found[MANIFEST]
-    base = facts.get("base") or manifest.get("base") or found[ADAPTER].get("base_model_name_or_path")
+    made_from = manifest.get("made_from") or {}
+    base = facts.get("base") or manifest.get("base") or made_from.get("base") or found[ADAPTER].get("base_model_name_or_path")
     return ModelRecords(folder, kind, base, facts.get("format") or manifest.get("format") or None, found["config.json"], found[ADAPTER],
                         found[MERGE], quantization, manifest, facts)
 

@@ -25,8 +25,8 @@ output = model.generate(**inputs, max_new_tokens=512)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
 
 COMMANDS = """\
-mft chat {name}
-mft serve {name}      # then any OpenAI client, at http://127.0.0.1:8000/v1"""
+mft chat --model {name}
+mft serve --model {name}      # then any OpenAI client, at http://127.0.0.1:8000/v1"""
 
 
 def prompt_section(folder: Path, name: str | dict[str, Any] | None) -> str:

@@ -5,7 +5,8 @@
     | tokenizer.model               | 9e556afd...d347  |
 
 Either column may come first, more columns may stand beside them, names and hashes may be in back quotes. A column is one of hashes
-where its header says md5, sha, hash or checksum; a hash of 64 hexadecimal digits is a sha256, one of 32 an md5. Cards of CodeFuse-CodeLlama-34B carry the table, most of the hub's READMEs one of the two.
+where its header says md5, sha, hash or checksum; a hash of 64 hexadecimal digits is a sha256, one of 32 an md5. The card of
+CodeFuse-CodeLlama-34B has such a table of md5, that of its 4-bit release one of sha256.
 """
 
 import re

@@ -82,8 +82,8 @@ def evaluation_section(run: RunRecords, stage: str | None) -> str | None:
 def _scores(result: dict[str, Any], models: list[str]) -> Iterator[str]:
     overall = result.get("overall") or {}
     if overall.get("loss"):
-        yield "Held-out loss, nats per trained token:"
-        rows = [[task, number(facts.get("rows")), *(number(facts["loss"].get(model)) for model in models)]
+        yield f"Held-out loss, nats per trained token; in brackets the paired difference to {models[0]} ± its standard error:"
+        rows = [[task, number(facts.get("rows")), *(_loss(facts, model) for model in models)]
                 for task, facts in [*(result.get("tasks") or {}).items(), ("all", overall)]]
         yield table(["task", "rows", *models], rows)
     scored = [(model, facts) for model, facts in [*_by_model(result, models), ("", result)] if "pass@1" in facts]
@@ -91,12 +91,27 @@ def _scores(result: dict[str, Any], models: list[str]) -> Iterator[str]:
         yield table(["model", "pass@1", "95% interval", "passed", "problems"],
                     [[model or ", ".join(models), number(facts["pass@1"]), words(facts.get("ci95")), number(facts.get("passed")),
                       number(facts.get("total"))] for model, facts in scored])
-    protocols = {str(facts["protocol"]): facts["protocol"] for _, facts in [*scored, ("", result)] if facts.get("protocol")}
+    protocols = {str(facts["protocol"]): _without_paths(facts["protocol"]) for _, facts in [*scored, ("", result)] if facts.get("protocol")}
     if not protocols:
         yield f"Protocol: {UNKNOWN}."
     for protocol in protocols.values():
         yield "Protocol:\n\n" + (facts_table([(key, plain(value)) for key, value in protocol.items()])
                                  if isinstance(protocol, dict) else str(protocol))
+
+
+def _loss(facts: dict[str, Any], model: str) -> str:
+    difference = (facts.get("difference") or {}).get(model) or {}
+    beside = f" ({difference['mean']:+.4f} ± {difference['se']:.4f})" if None not in (difference.get("mean"), difference.get("se")) else ""
+    loss = facts["loss"].get(model)
+    return (UNKNOWN if loss is None else f"{loss:.4f}") + beside
+
+
+def _without_paths(value: Any) -> Any:
+    """A protocol without the places of this machine's files."""
+    if isinstance(value, dict):
+        return {key: _without_paths(each) for key, each in value.items()
+                if key != "path" and not (isinstance(each, str) and each.startswith("/"))}
+    return value
 
 
 def _by_model(result: dict[str, Any], models: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -22,19 +22,23 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what OUT holds")] = False,
 ) -> Outcome:
     """Add an adapter to its base, tensor block by tensor block, and check the result against the two unmerged."""
+    from functools import partial
+
     from mft.config.load import validate
     from mft.config.yaml import Document
     from mft.merging.config import MergeOptions
     from mft.merging.merge import merge as merge_folders
     from mft.modeling.added_tokens import base_of_adapter
     from mft.modeling.base import resolve_base
+    from mft.release.card import finish_folder
     from mft.runs.progress import progress_bar
 
     given = {"onto": onto, "dtype": dtype, "shard_size": shard_size, "verify": verify}
     options = validate(MergeOptions, Document("mft merge", given))
     folder = base_of_adapter(resolve_base(base), adapter)
     with progress_bar("merge") as report:
-        result = merge_folders(folder, adapter, out, options, overwrite=overwrite, progress=report).to_json()
+        result = merge_folders(folder, adapter, out, options, overwrite=overwrite, progress=report,
+                               finish=partial(finish_folder, name=out.resolve().name)).to_json()
     return Outcome(result, [merge_line(result), str(out)])
 
 

@@ -6,7 +6,7 @@ This module imports no torch, so that the package does not; what computes is imp
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -32,15 +32,18 @@ logger = logging.getLogger(__name__)
 RESULT = "merge.json"
 SAFETENSORS_NAMES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 Progress = Callable[[int, int], None]
+Finish = Callable[[Path, dict[str, Any]], Mapping[str, dict[str, Any]]]
+"""(folder, what its manifest will say) -> hashes that it has made of files, as `folder_hashes` gives them."""
 
 
 def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt_format: str | dict[str, Any] | None = None,
-          overwrite: bool = False, progress: Progress | None = None) -> MergeResult:
+          overwrite: bool = False, progress: Progress | None = None, finish: Finish | None = None) -> MergeResult:
     """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches, and its trained token rows.
 
     Weights stream through blocks of a few MB; whatever the model's size, the merge holds less than 1 GB. `prompt_format`
     names the format of the written chat template; by default the one that the adapter's `mft.json` names. With neither,
-    the base's tokenizer files are copied as they are. `progress(done, total)` counts bytes written, then bytes verified.
+    the base's tokenizer files are copied as they are. `progress(done, total)` counts bytes written, then bytes verified. `finish` writes
+    what else belongs into the folder (its card) before the manifest is made.
 
     Raises:
         ModelError: base or adapter cannot be merged as asked; the message names the file or tensor.
@@ -79,11 +82,12 @@ def merge(base: Path, adapter: Path, out: Path, options: MergeOptions, *, prompt
             peak_rss_bytes=peak_rss_bytes(), anonymous_bytes=memory.grown_bytes, seconds=time.perf_counter() - started,
             stage_seconds=seconds)
         write_json(folder / RESULT, result.to_json())
-        write_manifest(folder, {
+        facts = {
             "made_by": "mft merge", "options": options.model_dump(),
             "format": known_format and known_format[1].reference, "base": origin.base or base.name,
             "base_files": base_files, "adapter_files": hash_files(sorted(filter(Path.is_file, adapter.iterdir()))),
-            "versions": {"mft": __version__, "torch": version("torch"), "python": platform.python_version()}})
+            "versions": {"mft": __version__, "torch": version("torch"), "python": platform.python_version()}}
+        write_manifest(folder, facts, sums=True, known=finish(folder, facts) if finish else None)
     logger.info("merged %d of %d tensors in %.1f s", result.merged, result.tensors, result.seconds)
     return result
 

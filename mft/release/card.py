@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from mft import __version__
-from mft.files import write_text
+from mft.files import folder_hashes, write_text
 from mft.modeling.base import BUILT_IN
 from mft.release.markdown import UNKNOWN, number, table
 from mft.release.prompt_example import prompt_section, usage_section
-from mft.release.records import ModelRecords, RunRecords
+from mft.release.records import ModelRecords, RunRecords, read_model_records
 from mft.release.sections import data_section, evaluation_section, merge_section, quantization_section, training_section
 
 CARD = "README.md"
@@ -31,6 +31,17 @@ def write_card(model: ModelRecords, *, name: str | None = None, run: RunRecords 
     """
     write_text(model.folder / CARD, card_text(model, name=name or model.folder.resolve().name, run=run, stage=stage, licence=licence,
                                               hashes=hashes or {}))
+
+
+def finish_folder(folder: Path, facts: dict[str, Any], *, name: str, run: RunRecords = NO_RUN, stage: str | None = None,
+                  licence: str | None = None) -> dict[str, dict[str, Any]]:
+    """Write the card of a model folder that is being made, and return the hashes of all other files in it.
+
+    `facts`: what its manifest will say. For the `finish` of a merge, or any stage that ends in `write_manifest(..., known=hashes)`.
+    """
+    hashes = folder_hashes(folder)
+    write_card(read_model_records(folder, facts), name=name, run=run, stage=stage, licence=licence, hashes=hashes)
+    return {path: known for path, known in hashes.items() if path != CARD}
 
 
 def card_text(model: ModelRecords, *, name: str, run: RunRecords = NO_RUN, stage: str | None = None, licence: str | None = None,

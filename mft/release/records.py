@@ -74,8 +74,8 @@ class ModelRecords:
     facts: dict[str, Any]
 
 
-def read_model_records(folder: Path) -> ModelRecords:
-    """The records of a model or adapter folder.
+def read_model_records(folder: Path, manifest: dict[str, Any] | None = None) -> ModelRecords:
+    """The records of a model or adapter folder; `manifest`: what its manifest will say, of a folder that is still being made.
 
     Raises:
         DataError: it is neither, or one of its files is broken.
@@ -83,9 +83,10 @@ def read_model_records(folder: Path) -> ModelRecords:
     found = {name: read_object(folder / name) for name in ("config.json", ADAPTER, MERGE, GPTQ, MANIFEST, FACTS)}
     if not found["config.json"] and not found[ADAPTER]:
         raise DataError(f"{folder}: is neither a model folder (config.json) nor an adapter folder ({ADAPTER})")
+    manifest = manifest or found[MANIFEST]
     quantization = found[GPTQ] or found["config.json"].get("quantization_config") or {}
     kind: Kind = "adapter" if found[ADAPTER] else "quantized" if quantization else "merged" if found[MERGE] else "model"
-    facts, manifest = found[FACTS], found[MANIFEST]
+    facts = found[FACTS]
     made_from = manifest.get("made_from") or {}
     base = facts.get("base") or manifest.get("base") or made_from.get("base") or found[ADAPTER].get("base_model_name_or_path")
     return ModelRecords(folder, kind, base, facts.get("format") or manifest.get("format") or None, found["config.json"], found[ADAPTER],

@@ -87,7 +87,7 @@ def test_a_transformers_server_gets_the_ids_of_training_and_stops_at_the_formats
         pieces = client.chat.completions.create(model=str(folder), messages=turns, max_tokens=30, stream=True)
         assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == ANSWER
         if prompt_format.tags:
-            with pytest.raises(openai.APIError, match="Connection error|role tag|Internal"):   # its server hangs up where a template refuses
+            with pytest.raises(openai.APIError):   # its server hangs up where a template refuses
                 client.chat.completions.create(model=str(folder), messages=[{"role": "user", "content": prompt_format.tags[0]}])
         assert client.chat.completions.create(model=str(folder), messages=turns, max_tokens=30).choices[0].finish_reason == "stop"
     assert len(calls(log)) == 5

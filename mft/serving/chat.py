@@ -96,27 +96,34 @@ class ChatSession:
 
 
 def run_chat(session: ChatSession, read_line: ReadLine) -> None:
-    """Read lines and answer them until /quit or the end of the input."""
+    """Read lines and answer them until /quit or the end of the input. Ctrl-C never ends it, wherever it comes."""
     while True:
         try:
-            text = _read_message(read_line)
+            if not _turn(session, read_line):
+                return
         except KeyboardInterrupt:
             session.write("\n[/quit or Ctrl-D leaves]\n")
-            continue
-        except EOFError:
-            session.write("\n")
-            return
-        if text.strip() == "/quit":
-            return
-        try:
-            if text.startswith("/"):
-                _command(session, *text.strip().partition(" ")[::2])
-            elif text.strip():
-                session.say(text)
-        except MftError as error:
-            session.write(f"[{error}]\n")
-        except OSError as error:
-            session.write(f"[{error.strerror or error}]\n")
+
+
+def _turn(session: ChatSession, read_line: ReadLine) -> bool:
+    """One message or command; False at the end."""
+    try:
+        text = _read_message(read_line)
+    except EOFError:
+        session.write("\n")
+        return False
+    if text.strip() == "/quit":
+        return False
+    try:
+        if text.startswith("/"):
+            _command(session, *text.strip().partition(" ")[::2])
+        elif text.strip():
+            session.say(text)
+    except MftError as error:
+        session.write(f"[{error}]\n")
+    except OSError as error:
+        session.write(f"[{error.strerror or error}]\n")
+    return True
 
 
 def _read_message(read_line: ReadLine) -> str:

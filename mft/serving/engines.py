@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from mft.errors import DependencyError, ModelError
 from mft.extras import require
-from mft.files import read_json
-from mft.modeling.adapters import read_adapter_facts
 from mft.serving.folder import Servable
 
 Engine = Literal["vllm", "transformers"]
@@ -107,14 +105,14 @@ def _vllm(model: Servable, options: ServeOptions, vllm: Path | None) -> ServePla
         command += ["--served-model-name", name]
     else:
         command += ["--served-model-name", f"{name}-base", *_lora_arguments(model, name), "--tokenizer", str(model.folder)]
-        if read_adapter_facts(model.folder).quantization.type == "nf4":
+        if model.trained_on.get("type") == "nf4":
             notes.append("the adapter was trained on an NF4 base; vLLM holds the base unquantised, so answers may differ from those while "
                          "training (--engine transformers holds it as it was)")
     return ServePlan("vllm", (*command, *options.extra), name, options, tuple(notes))
 
 
 def _lora_arguments(model: Servable, name: str) -> Sequence[str]:
-    config = read_json(model.folder / "adapter_config.json")
+    config = model.adapter
     odd = [key for key in ("use_dora", "trainable_token_indices", "modules_to_save") if config.get(key)]
     if odd:
         raise ModelError(f"{model.folder}: its adapter_config.json sets {', '.join(odd)}, which vLLM does not serve unmerged; merge it, or "

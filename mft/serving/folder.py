@@ -1,6 +1,6 @@
 """Whether a folder can be served as it lies there: any server takes ids, template and end tokens from its files alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +8,26 @@ from mft import formats
 from mft.errors import FormatError, ModelError
 from mft.files import read_json
 from mft.formats.base import PromptFormat
-from mft.modeling.adapters import FACTS, is_adapter, read_adapter_facts
 from mft.modeling.added_tokens import base_of_adapter
 from mft.modeling.base import read_model_config, resolve_base
 from mft.tokenization.compatibility import format_for, own_template, stop_ids
 from mft.tokenization.load import TextTokenizer, load_tokenizer
 
+FACTS, ADAPTER = "mft.json", "adapter_config.json"
 REMEDY = "`mft release FOLDER --out DIR` writes a folder that servers read right"
 
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """A folder that was looked at. `base`: the folder of an adapter's base, else None; `config`: that of the model or the base."""
+    """A folder that was looked at. `base`: the folder of an adapter's base, else None; `config`: that of the model or the base; `adapter`:
+    PEFT's config; `trained_on`: how the base was held while the adapter was trained."""
 
     folder: Path
     prompt_format: PromptFormat
     base: Path | None
     config: dict[str, Any]
+    adapter: dict[str, Any] = field(default_factory=dict)
+    trained_on: dict[str, Any] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -41,7 +44,8 @@ def look_at(folder: Path, format_name: str | None = None) -> Servable:
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give a model folder or an adapter folder")
-    base = base_of_adapter(resolve_base(read_adapter_facts(folder).base, beside=folder), folder) if is_adapter(folder) else None
+    adapter = read_json(folder / ADAPTER) if (folder / ADAPTER).is_file() else {}
+    base = _base_of(folder, adapter) if adapter else None
     config = read_model_config(base or folder)
     if not any((base or folder).glob("*.safetensors")):
         raise ModelError(f"{base or folder}: has no .safetensors weights")
@@ -50,11 +54,23 @@ def look_at(folder: Path, format_name: str | None = None) -> Servable:
     faults = list(_faults(folder, tokenizer, prompt_format))
     if faults:
         raise ModelError("\n".join([*faults, REMEDY]))
-    return Servable(folder, prompt_format, base, config)
+    return Servable(folder, prompt_format, base, config, adapter, _facts(folder).get("quantization") or {})
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    return dict(read_json(folder / FACTS)) if (folder / FACTS).is_file() else {}
+
+
+def _base_of(folder: Path, adapter: dict[str, Any]) -> Path:
+    """The folder of an adapter's base. Not by mft/modeling/adapters.py: what only starts a server need not wait for torch."""
+    name = _facts(folder).get("base") or adapter.get("base_model_name_or_path")
+    if not name:
+        raise ModelError(f"{folder}: neither {FACTS} nor {ADAPTER} names its base")
+    return base_of_adapter(resolve_base(name, beside=folder), folder)
 
 
 def _format_name(folder: Path, given: str | None) -> Any:
-    own = read_json(folder / FACTS).get("format") if (folder / FACTS).is_file() else None
+    own = _facts(folder).get("format")
     if not (given or own):
         raise FormatError(f"{folder}: does not say which prompt format it was trained with ({FACTS} names none); "
                           f"give --format: {', '.join(formats.names())}")

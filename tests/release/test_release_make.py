@@ -80,6 +80,7 @@ def test_the_70b_format_ends_at_both_of_its_tokens(small_llama, codellama70b_tok
 
 def test_what_is_missing_is_one_message_and_nothing_is_left(run_folder, small_llama, tmp_path):
     merged, out = run_folder / "merged", tmp_path / "out"
+    (run_folder / "empty").mkdir()
     with pytest.raises(DataError, match=r"has no stage 'merge' with a model; stages with one: train, merged"):
         release(run_folder, out, stage="merge")
     with pytest.raises(FormatError, match=r"does not say which prompt format .* give --format: codefuse"):
@@ -90,7 +91,7 @@ def test_what_is_missing_is_one_message_and_nothing_is_left(run_folder, small_ll
     with pytest.raises(DataError, match="no such folder"):
         release(tmp_path / "absent", out)
     with pytest.raises(DataError, match="neither a model folder"):
-        release(run_folder.parent, Path(f"{run_folder}-out"))
+        release(run_folder / "empty", out)
     assert not out.exists()
 
 

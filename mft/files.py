@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from typing import Any, Literal
 from mft.errors import CheckFailed, OutputError
 
 MANIFEST = "manifest.json"
+SUMS = {"SHA256SUMS": "sha256", "MD5SUMS": "md5"}
+"""What `sha256sum -c` and `md5sum -c` read: a line for every file of a folder and for its manifest."""
 JOB = "job.json"
 CHUNK = 1 << 22
 
@@ -267,16 +269,41 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def folder_hashes(folder: Path) -> dict[str, dict[str, Any]]:
-    """Relative posix path -> `{"bytes", "md5", "sha256"}` of every file below `folder` but its own manifest and leftovers."""
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return {path.as_posix(): hash_file(folder / path) for path in files if not any(map(_is_leftover, path.parts))}
+    """Relative posix path -> `{"bytes", "md5", "sha256"}` of every file below `folder` but its own manifest, sums and leftovers."""
+    return {name: hash_file(folder / name) for name in listed_files(folder)}
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write `manifest.json`: `facts` (what made the folder) and the hashes of every file in it. Returns it."""
-    manifest = {**facts, "files": folder_hashes(folder)}
+def listed_files(folder: Path) -> list[str]:
+    """Relative posix paths of the files that a manifest of `folder` lists, sorted by their parts."""
+    own = {folder / name for name in (MANIFEST, *SUMS)}
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path not in own)
+    return [path.as_posix() for path in files if not any(map(_is_leftover, path.parts))]
+
+
+def write_manifest(folder: Path, facts: dict[str, Any], *, sums: bool = False,
+                   known: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Write `manifest.json`: `facts` (what made the folder) and the hashes of every file in it. Returns it.
+
+    `sums`: also SHA256SUMS and MD5SUMS, for who has no mft. `known`: hashes of files that need not be read once more.
+    """
+    known = known or {}
+    manifest = {**facts, "files": {name: known.get(name) or hash_file(folder / name) for name in listed_files(folder)}}
     write_json(folder / MANIFEST, manifest)
+    if sums:
+        files = {**manifest["files"], MANIFEST: hash_file(folder / MANIFEST)}
+        for name, kind in SUMS.items():
+            write_text(folder / name, "".join(sum_line(facts[kind], path) for path, facts in files.items()))
     return manifest
+
+
+def sum_line(digest: str, name: str) -> str:
+    r"""A line of `sha256sum`, which marks a name with a backslash or a newline in it by a backslash in front.
+
+    >>> sum_line("ab12", "a\\b")
+    '\\ab12  a\\\\b\n'
+    """
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n")
+    return ("\\" if escaped != name else "") + f"{digest}  {escaped}\n"
 
 
 def check_manifest(folder: Path) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _call(verb: str, arguments: list[str], flags: dict[str, int]) -> Any:
     command = typer.main.get_command(module.app)
     help_wanted = "--help" in arguments
     with contextlib.nullcontext() if help_wanted else contextlib.redirect_stdout(sys.stderr):
-        return command(arguments, prog_name=f"mft {verb}", standalone_mode=False)
+        return command(arguments, prog_name=f"mft {verb}", standalone_mode=False, obj=flags)
 
 
 def _fail(message: str, code: int, as_json: bool, result: Any = None) -> None:

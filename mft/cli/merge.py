@@ -23,6 +23,8 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what OUT holds")] = False,
 ) -> Outcome:
     """Add adapters to their base, tensor block by tensor block, and check the result against the unmerged. A killed merge goes on."""
+    from functools import partial
+
     from mft.config.load import validate
     from mft.config.yaml import Document
     from mft.errors import ModelError
@@ -30,6 +32,7 @@ def merge(
     from mft.merging.merge import merge as merge_folders
     from mft.modeling.added_tokens import base_of_adapter
     from mft.modeling.base import resolve_base
+    from mft.release.card import finish_folder
     from mft.runs.progress import progress_bar
 
     given = {"onto": onto, "dtype": dtype, "shard_size": shard_size, "verify": verify}
@@ -38,7 +41,8 @@ def merge(
     if len(folders) > 1:
         raise ModelError("the adapters were trained on bases with different added tokens, so they cannot be merged together")
     with progress_bar("merge") as report:
-        result = merge_folders(folders.pop(), adapter, out, options, weights=weight, overwrite=overwrite, progress=report).to_json()
+        result = merge_folders(folders.pop(), adapter, out, options, weights=weight, overwrite=overwrite, progress=report,
+                               finish=partial(finish_folder, name=out.resolve().name)).to_json()
     return Outcome(result, [merge_line(result), *trained_line(result), str(out)])
 
 

@@ -1,7 +1,7 @@
 """One answer to a conversation, from a model folder or an adapter folder, in the format it was trained with."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ class ChatModel:
     prompt_format: PromptFormat
 
     def answer(self, messages: Sequence[Message], *, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0,
-               seed: int = 0) -> Completion:
-        """The assistant's next turn after messages that end with the user's.
+               seed: int = 0, watch: Callable[[list[list[int]]], None] | None = None) -> Completion:
+        """The assistant's next turn after messages that end with the user's; `watch` as in `generate`.
 
         Raises:
             FormatError: the turns do not follow each other as the format needs, or a message contains a role tag.
@@ -46,7 +46,7 @@ class ChatModel:
         prompt = encode_prompt(messages, self.prompt_format, self.tokenizer)
         return generate(self.model, self.tokenizer, [prompt], max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
                         seed=seed, stop_ids=stop_ids(self.prompt_format, self.tokenizer),
-                        stop_strings=self.prompt_format.stop_strings)[0]
+                        stop_strings=self.prompt_format.stop_strings, watch=watch)[0]
 
 
 def load_chat_model(path: Path, format_name: str | None = None) -> ChatModel:

@@ -1,6 +1,6 @@
 """Batched generation with transformers."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,13 +16,14 @@ from mft.tokenization.load import TextTokenizer
 
 def generate(model: PreTrainedModel | PeftModel, tokenizer: TextTokenizer, prompts: Sequence[Sequence[int]], *, max_new_tokens: int,
              temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, stop_ids: Collection[int],
-             stop_strings: Collection[str] = (), batch_size: int = 8) -> list[Completion]:
+             stop_strings: Collection[str] = (), batch_size: int = 8,
+             watch: Callable[[list[list[int]]], None] | None = None) -> list[Completion]:
     """Continue each prompt until it stops by itself or has `max_new_tokens` more tokens; results in the order given.
 
     Temperature 0 is greedy and gives each prompt the same answer in any batch, as far as the arithmetic of the dtype
     allows (in bf16 near-ties may fall the other way). Above 0 the answers depend on `seed`, the prompts and
     `batch_size`. Only these settings count: the `generation_config` that came with the model is not used. Dropout is
-    off, and torch's random state is left as it was.
+    off, and torch's random state is left as it was. `watch` gets the ids that each row of a batch has written, after every token.
 
     Raises:
         ConfigError: a setting outside its range.
@@ -43,7 +44,7 @@ def generate(model: PreTrainedModel | PeftModel, tokenizer: TextTokenizer, promp
         for start in range(0, len(prompts), batch_size):
             indices = longest_first[start:start + batch_size]
             batch = [prompts[index] for index in indices]
-            stop = StopWriting(batch, tokenizer, stop_ids=stop_ids, stop_strings=stop_strings)
+            stop = StopWriting(batch, tokenizer, stop_ids=stop_ids, stop_strings=stop_strings, watch=watch)
             core.generate(**_left_padded(batch, filler, device), generation_config=config,
                           stopping_criteria=StoppingCriteriaList([stop]))
             for index, prompt, written in zip(indices, batch, stop.written, strict=True):
@@ -87,8 +88,14 @@ def _check_settings(max_new_tokens: int, temperature: float, top_p: float, batch
         raise ConfigError(problems)
 
 
+def context_limit(model: PreTrainedModel | PeftModel) -> int | None:
+    """The longest row that the model was made for, in tokens; None where its config does not say."""
+    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit
+
+
 def _check_lengths(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_limit(model)
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise ModelError(f"prompt {index} is empty: there is no token to continue")

@@ -1,6 +1,6 @@
 """When to stop writing: at a stop token, or once a stop string stands in the text."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ class StopWriting(StoppingCriteria):
     """
 
     def __init__(self, prompts: Sequence[Sequence[int]], tokenizer: TextTokenizer, *, stop_ids: Collection[int],
-                 stop_strings: Collection[str]) -> None:
+                 stop_strings: Collection[str], watch: Callable[[list[list[int]]], None] | None = None) -> None:
+        self._watch = watch
         self.written: list[list[int]] = [[] for _ in prompts]
         self._prompts = prompts
         self._tokenizer = tokenizer
@@ -35,6 +36,8 @@ class StopWriting(StoppingCriteria):
             if not self._finished[row]:
                 self.written[row].append(token)
                 self._finished[row] = token in self._stop_ids or self._has_stop_string(row)
+        if self._watch is not None:
+            self._watch(self.written)
         return torch.tensor(self._finished, device=input_ids.device)
 
     def _has_stop_string(self, row: int) -> bool:

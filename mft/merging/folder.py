@@ -8,14 +8,12 @@ from mft.errors import ModelError
 from mft.files import read_json, write_json
 from mft.formats.base import PromptFormat
 from mft.merging.origin import FACTS
-from mft.tokenization.compatibility import format_for, stop_ids
+from mft.tokenization.compatibility import format_for
 from mft.tokenization.load import TextTokenizer, load_tokenizer
-from mft.tokenization.release import write_release_tokenizer
+from mft.tokenization.release import release_generation_config, write_release_tokenizer
 
 GENERATION = "generation_config.json"
 DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-DROPPED_KEYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "_from_model_config")
-"""Settings that a generation config may not hold while `do_sample` is false, and the mark of one that nobody wrote."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
                    "vocab.json", "merges.txt", "chat_template.jinja")
 
@@ -59,13 +57,6 @@ def write_tokenizer(base: Path, known: tuple[TextTokenizer, PromptFormat] | None
 def _generation_config(base: Path, tokenizer: TextTokenizer, prompt_format: PromptFormat) -> dict[str, Any]:
     path = base / GENERATION
     try:
-        given: dict[str, Any] = read_json(path) if path.is_file() else {}
-        ends = given.get("eos_token_id")
+        return release_generation_config(read_json(path) if path.is_file() else {}, tokenizer, prompt_format)
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{path}: damaged ({error!r})") from error
-    stops = stop_ids(prompt_format, tokenizer)
-    stops += [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None and end not in stops]
-    kept = {key: value for key, value in given.items() if key not in DROPPED_KEYS and value is not None}
-    named = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
-    return kept | {key: value for key, value in named.items() if value is not None} | {
-        "eos_token_id": stops if len(stops) > 1 else stops[0], "do_sample": False}

@@ -6,7 +6,7 @@ This module imports no torch, so that the package does not; what computes is imp
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -27,16 +27,20 @@ RESULT = "merge.json"
 DISTANCES = "distance.json"
 """How far each tensor is from the 4-bit model that was trained."""
 Progress = Callable[[int, int], None]
+Finish = Callable[[Path, dict[str, Any]], Mapping[str, dict[str, Any]]]
+"""(folder, what its manifest will say) -> hashes that it has made of files, as `folder_hashes` gives them."""
 
 
 def merge(base: Path, adapter: Path | Sequence[Path], out: Path, options: MergeOptions, *, weights: Sequence[float] | None = None,
-          prompt_format: str | dict[str, Any] | None = None, overwrite: bool = False, progress: Progress | None = None) -> MergeResult:
+          prompt_format: str | dict[str, Any] | None = None, overwrite: bool = False, progress: Progress | None = None,
+          finish: Finish | None = None) -> MergeResult:
     """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches, its trained token rows, and the tensors
     that it holds whole. Of several adapters, each with its weight, the sum of their updates.
 
     Weights stream through blocks of a few MB; whatever the model's size, the merge holds less than 1 GB. `prompt_format`
     names the format of the written chat template; by default the one that the adapter's `mft.json` names. With neither,
-    the base's tokenizer files are copied as they are. `progress(done, total)` counts bytes written, then bytes verified.
+    the base's tokenizer files are copied as they are. `progress(done, total)` counts bytes written, then bytes verified. `finish` writes
+    what else belongs into the folder (its card) before the manifest is made.
 
     A merge that was killed goes on after the weight files that it had finished, if base, adapters and options are the same; one that
     had ended gives its result again.
@@ -75,11 +79,12 @@ def merge(base: Path, adapter: Path | Sequence[Path], out: Path, options: MergeO
             peak_rss_bytes=peak_rss_bytes(), anonymous_bytes=memory.grown_bytes, seconds=time.perf_counter() - started,
             stage_seconds=seconds)
         write_json(folder / RESULT, result.to_json())
-        write_manifest(folder, {
+        facts = {
             "made_by": "mft merge", "job": key, "options": options.model_dump(), "format": job.format_reference,
             "base": job.base_name, "base_files": base_files, "adapter_files": adapter_files[0],
             "adapters": [named | {"files": files} for named, files in zip(job.named_adapters, adapter_files, strict=True)],
-            "versions": {"mft": __version__, "torch": version("torch"), "python": platform.python_version()}})
+            "versions": {"mft": __version__, "torch": version("torch"), "python": platform.python_version()}}
+        write_manifest(folder, facts, sums=True, known=finish(folder, facts) if finish else None)
     logger.info("merged %d of %d tensors in %.1f s", result.merged, result.tensors, result.seconds)
     return result
 

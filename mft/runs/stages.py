@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from mft.modeling.base import check_context, read_model_config, resolve_base
 from mft.quantization.config import QuantizeOptions, absolute_texts
 from mft.quantization.job import FACTS as QUANTIZE_RECORD
 from mft.quantization.matrix import Request, quantize
+from mft.release.card import CARD, finish_folder
+from mft.release.records import RunRecords
 from mft.runs.build import rows_bar
 from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, QuantizeStage, ReportStage, TrainStage
 from mft.runs.launch import start_ranks
@@ -161,7 +164,15 @@ def run_merge(context: StageContext, stage: MergeStage) -> dict[str, Any]:
     options = MergeOptions.model_validate(stage.model_dump(exclude={"kind", "name", "adapter"}))
     with progress_bar("merge") as report:
         return merge(_base_behind(context, stage), context.out / stage.adapter / ADAPTER, context.folder, options,
-                     overwrite=context.overwrite or context.replace, progress=report).to_json()
+                     overwrite=context.overwrite or context.replace, progress=report,
+                     finish=partial(finish_folder, name=f"{context.config.name}-{stage.name}", run=_records(context), stage=stage.name)
+                     ).to_json()
+
+
+def _records(context: StageContext) -> RunRecords:
+    """What the card of a stage's model may say: the config, and the stages before it."""
+    return RunRecords(context.config.model_dump(mode="json"), tuple(context.record["stages"]), dict(context.record.get("versions") or {}),
+                      context.config.name)
 
 
 def quantize_request(context: StageContext, stage: QuantizeStage) -> Request:
@@ -249,9 +260,9 @@ def _trained_hash(context: StageContext, result: dict[str, Any]) -> str:
 
 
 def _model_hash(context: StageContext, result: dict[str, Any]) -> str:
-    """Hash of a merged model's files, without the records of the merge: times, and what a check of the weights measured."""
+    """Hash of a merged model's files, without its records (times, and what a check of the weights measured) and the card that tells them."""
     files = read_json(context.folder / MANIFEST)["files"]
-    return sha256_json({name: facts["sha256"] for name, facts in files.items() if name not in (MERGE_RECORD, DISTANCES)})
+    return sha256_json({name: facts["sha256"] for name, facts in files.items() if name not in (MERGE_RECORD, DISTANCES, CARD)})
 
 
 def _quantize_sources(context: StageContext, stage: QuantizeStage) -> Any:

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any
 from mft.errors import TokenizerError
 from mft.files import read_json, write_json, write_text
 from mft.formats.base import PromptFormat
+from mft.tokenization.compatibility import stop_ids
 
 if TYPE_CHECKING:
     from mft.tokenization.load import TextTokenizer
+
+DROPPED_KEYS = frozenset({
+    "temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "repetition_penalty", "no_repeat_ngram_size", "num_beams", "num_return_sequences", "length_penalty", "early_stopping",
+    "_from_model_config"})
+"""What makes an answer other than plain greedy, and the mark of a config that nobody wrote."""
 
 
 def write_release_tokenizer(tokenizer: "TextTokenizer", prompt_format: PromptFormat, folder: Path) -> None:
@@ -43,6 +50,20 @@ def write_release_tokenizer(tokenizer: "TextTokenizer", prompt_format: PromptFor
         "chat_template": template,
     })
     write_text(folder / "chat_template.jinja", template)
+
+
+def release_generation_config(given: dict[str, Any], tokenizer: "TextTokenizer", prompt_format: PromptFormat) -> dict[str, Any]:
+    """What `generation_config.json` says: answers end where the format ends them, and are greedy unless the caller samples.
+
+    `given` is the base's; its further end tokens stay, its sampling does not: a server would apply it to every request that sets none.
+    """
+    ends = given.get("eos_token_id")
+    stops = stop_ids(prompt_format, tokenizer)
+    stops += [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None and end not in stops]
+    kept = {key: value for key, value in given.items() if key not in DROPPED_KEYS and value is not None}
+    named = {"bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
+    return kept | {key: value for key, value in named.items() if value is not None} | {
+        "eos_token_id": stops if len(stops) > 1 else stops[0], "do_sample": False}
 
 
 def _post_processor(tokenizer: "TextTokenizer") -> dict[str, Any]:

@@ -10,16 +10,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mft import __version__
-from mft.files import atomic_folder, write_manifest
+from mft.files import atomic_folder, write_json, write_manifest
 from mft.formats.base import PromptFormat
 from mft.modeling.adapters import AdapterFacts, save_trained, write_adapter_facts
 from mft.tokenization.load import TextTokenizer
-from mft.tokenization.release import write_release_tokenizer
+from mft.tokenization.release import release_generation_config, write_release_tokenizer
 
 
 def save_adapter(model: PreTrainedModel | PeftModel, facts: AdapterFacts, tokenizer: TextTokenizer, prompt_format: PromptFormat,
                  folder: Path, weights: dict[str, Tensor]) -> None:
-    """Write an adapter folder whole: PEFT's files (float32), `mft.json`, tokenizer, chat template and manifest.
+    """Write an adapter folder whole: PEFT's files (float32), `mft.json`, tokenizer, chat template, end tokens, manifest.
 
     `weights`: the trained parameters by name, gathered from all ranks.
     """
@@ -27,6 +27,7 @@ def save_adapter(model: PreTrainedModel | PeftModel, facts: AdapterFacts, tokeni
         save_trained(model, weights, facts.quantization, partial)
         write_adapter_facts(partial, facts)
         write_release_tokenizer(tokenizer, prompt_format, partial)
+        write_json(partial / "generation_config.json", release_generation_config({}, tokenizer, prompt_format))
         write_manifest(partial, {"made_by": "mft train", "mft": __version__, **facts.to_json()})
 
 

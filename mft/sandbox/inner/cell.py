@@ -64,7 +64,7 @@ def _private_places(limits: Mapping[str, Any]) -> None:
     system.mount("tmpfs", "/tmp", "tmpfs", flags, f"size={disk},nr_inodes={max(1024, disk // 16384)},mode=1777")
     system.mount("proc", "/proc", "proc", flags | system.MS_NOEXEC)
     with suppress(OSError):
-        Path("/proc/sys/user/max_user_namespaces").write_text("0")    # a program has no use for namespaces of its own
+        system.write("/proc/sys/user/max_user_namespaces", "0")    # a program has no use for namespaces of its own
     os.chdir("/tmp")
 
 

@@ -5,6 +5,7 @@ inherits by the fork holds neither its tests nor another program's.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -30,6 +31,8 @@ def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
     for name in plan["preload"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()         # what is here stays: a fork need not look at it, nor copy its pages
     control.send(json.dumps({"ready": os.getpid()}).encode())
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, JOB_BYTES, 4)

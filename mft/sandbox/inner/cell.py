@@ -70,11 +70,13 @@ def _private_places(limits: Mapping[str, Any]) -> None:
 
 def _limit(limits: Mapping[str, Any]) -> None:
     bounds = {
-        resource.RLIMIT_AS: limits["memory_bytes"], resource.RLIMIT_CPU: limits["cpu_s"], resource.RLIMIT_NPROC: limits["processes"],
+        resource.RLIMIT_AS: limits["address_bytes"], resource.RLIMIT_CPU: limits["cpu_s"], resource.RLIMIT_NPROC: limits["processes"],
         resource.RLIMIT_FSIZE: limits["disk_bytes"], resource.RLIMIT_NOFILE: limits["open_files"], resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0, resource.RLIMIT_MSGQUEUE: 0,
     }
     for kind, bound in bounds.items():
+        if bound is None:
+            continue
         hard = resource.getrlimit(kind)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (bound, bound))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .cell import NOT_BUILT, OUT_OF_MEMORY, open_cell
+from .foreign import foreign_side
 from .sides import solution_side, tests_side
 from .whole import whole_side
 
@@ -40,7 +41,7 @@ def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
             return
         job = json.loads(message)
         try:
-            report = _run(job, descriptors, plan["limits"] | {"cpu_s": job["cpu_s"]})
+            report = _run(job, descriptors, plan["limits"] | job["limits"])
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -62,7 +63,8 @@ def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, An
                 cells.append(open_cell(lambda: tests_side(tests, b, verdict), keep=(tests, b, verdict), output=write, limits=limits))
         else:
             text, verdict = descriptors
-            cells.append(open_cell(lambda: whole_side(text, verdict), keep=(text, verdict), output=write, limits=limits))
+            side = foreign_side if job["mode"] == "foreign" else whole_side
+            cells.append(open_cell(lambda: side(text, verdict), keep=(text, verdict), output=write, limits=limits))
         os.close(write)
         write = -1
         how = _wait(cells, read, started, job["timeout_s"], limits["output_bytes"])

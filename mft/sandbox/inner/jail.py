@@ -10,7 +10,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def main(descriptor: int) -> None:
         if plan["build"]:
             _enter_namespaces(plan)
             _build_root(plan)
-        _finish(plan)
+        if not plan["bare"]:
+            _finish(plan)
     except OSError as error:
         control.send(json.dumps({"refused": str(error)}).encode())
         os._exit(1)
@@ -100,13 +101,8 @@ def _finish(plan: Mapping[str, Any]) -> None:
         system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
     system.set_hostname("sandbox")
     if plan["drop_to"] is not None:
-        _become(plan["drop_to"], plan["drop_to"])
+        os.setgroups([])
+        os.setresgid(plan["drop_to"], plan["drop_to"], plan["drop_to"])
+        os.setresuid(plan["drop_to"], plan["drop_to"], plan["drop_to"])
     system.drop_capabilities()
     system.prctl(system.PR_SET_DUMPABLE, 1)     # a change of ids took /proc/self from the process; its children must write their id maps
-    os.setsid() if os.getpid() != os.getsid(0) else None
-
-
-def _become(uid: int, gid: int, groups: Sequence[int] = ()) -> None:
-    os.setgroups(list(groups))
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)

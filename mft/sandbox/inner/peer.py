@@ -273,6 +273,6 @@ def rebuilt(description: Any) -> BaseException:
         kind: type[Exception] = base if name == base_name else type(str(name), (base,), {})
         made = kind.__new__(kind)
         made.args = (argument,)
-    made.from_solution = True  # type: ignore[attr-defined]
+    vars(made)["from_solution"] = True
     return made
 

@@ -31,6 +31,11 @@ MUTABLE: Final = (list, dict, set, bytearray, collections.deque)
 
 FACTORIES: Final = {"int": int, "list": list, "set": set, "dict": dict, "str": str, "float": float, "tuple": tuple, "bool": bool}
 
+FACTORY_NAMES: Final = {factory: name for name, factory in FACTORIES.items()}
+
+BUILTIN_CLASSES: Final = {id(kind): name for name, kind in vars(builtins).items() if isinstance(kind, type) and not name.startswith("_")}
+"""By identity, so that no `==` is asked."""
+
 NUMPY_KINDS: Final = "biufc"
 """Numbers: an array of objects or text has no place here."""
 
@@ -92,8 +97,8 @@ class Encoder:
         for classes, make in _ENCODERS:
             if isinstance(value, classes):
                 return make(self, value)
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
-            return ["T", value.__name__]
+        if id(value) in BUILTIN_CLASSES:
+            return ["T", BUILTIN_CLASSES[id(value)]]
         if self.export is None:
             raise NotPlain(f"{type(value).__name__} is no plain value")
         return self.export(value)
@@ -116,7 +121,7 @@ _ENCODERS: Final[list[tuple[Any, Callable[[Encoder, Any], Any]]]] = [
     (list, lambda e, v: e.many("l", list.__iter__(v))),
     (tuple, lambda e, v: e.many("t", tuple.__iter__(v))),
     (collections.Counter, lambda e, v: e.pairs("C", dict.items(v))),
-    (collections.defaultdict, lambda e, v: [*e.pairs("D", dict.items(v)), next((n for n, f in FACTORIES.items() if f is v.default_factory), None)]),
+    (collections.defaultdict, lambda e, v: [*e.pairs("D", dict.items(v)), FACTORY_NAMES.get(v.default_factory)]),
     (collections.OrderedDict, lambda e, v: e.pairs("O", collections.OrderedDict.items(v))),
     (dict, lambda e, v: e.pairs("d", dict.items(v))),
     (set, lambda e, v: e.many("s", set.__iter__(v))),
@@ -254,7 +259,9 @@ def _stdlib_value(name: str, parts: list[Any]) -> Any:
         return fractions.Fraction(int(parts[0], 16), int(parts[1], 16))
     if name == "timedelta":
         return datetime.timedelta(*parts)
-    return {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}[name].fromisoformat(parts[0])
+    if name == "datetime":
+        return datetime.datetime.fromisoformat(parts[0])
+    return datetime.date.fromisoformat(parts[0]) if name == "date" else datetime.time.fromisoformat(parts[0])
 
 
 def _numpy_value(parts: list[Any], *, scalar: bool) -> Any:

@@ -10,8 +10,10 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +24,7 @@ from .foreign import foreign_side
 from .sides import solution_side, tests_side
 from .whole import whole_side
 
-JOB_BYTES = 1 << 16
+JOB_BYTES, SAID_BYTES = 1 << 16, 1000
 LONGEST_WAIT = 4.0
 """A deadline moves while the kernel lets a program wait for a CPU, up to this many times the time allowed."""
 
@@ -41,30 +43,21 @@ def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
             return
         job = json.loads(message)
         try:
-            report = _run(job, descriptors, plan["limits"] | job["limits"])
+            report = _run(job, descriptors, plan["limits"] | job["limits"], plan["bare"])
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         control.send(json.dumps(report).encode())
 
 
-def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, Any]) -> dict[str, Any]:
+def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, Any], bare: bool) -> dict[str, Any]:
     """One program from its start to the death of its last process."""
     read, write = os.pipe()
     cells: list[int] = []
+    folder = tempfile.mkdtemp() if bare else None
     started = time.monotonic()
     try:
-        if job["mode"] == "separate":
-            solution, tests, verdict = descriptors
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                a, b = ours.fileno(), theirs.fileno()
-                cells.append(open_cell(lambda: solution_side(solution, a), keep=(solution, a), output=write, limits=limits))
-                cells.append(open_cell(lambda: tests_side(tests, b, verdict), keep=(tests, b, verdict), output=write, limits=limits))
-        else:
-            text, verdict = descriptors
-            side = foreign_side if job["mode"] == "foreign" else whole_side
-            cells.append(open_cell(lambda: side(text, verdict), keep=(text, verdict), output=write, limits=limits))
+        _open_cells(job["mode"], descriptors, cells, {"output": write, "limits": limits, "bare": folder})
         os.close(write)
         write = -1
         how = _wait(cells, read, started, job["timeout_s"], limits["output_bytes"])
@@ -72,10 +65,28 @@ def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, An
     finally:
         if write >= 0:
             os.close(write)
-        codes = [_end(cell) for cell in cells]
-        said = os.read(read, 1000) if NOT_BUILT in codes else b""
+        codes = [_end(cell, group=bare) for cell in cells]
+        said = os.read(read, SAID_BYTES) if NOT_BUILT in codes else b""
         os.close(read)
-    return {"how": "out_of_memory" if OUT_OF_MEMORY in codes else how, "seconds": seconds, "codes": codes, "said": said.decode(errors="replace")}
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    return {"how": "out_of_memory" if OUT_OF_MEMORY in codes else how, "seconds": seconds, "codes": codes,
+            "said": said.decode(errors="replace")}
+
+
+def _open_cells(mode: str, descriptors: list[int], cells: list[int], options: Mapping[str, Any]) -> None:
+    """The sandboxes of a job, that of the verdict last."""
+    if mode != "separate":
+        text, verdict = descriptors
+        side = foreign_side if mode == "foreign" else whole_side
+        cells.append(open_cell(lambda: side(text, verdict), keep=(text, verdict), **options))
+        return
+    solution, tests, verdict = descriptors
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        a, b = ours.fileno(), theirs.fileno()
+        cells.append(open_cell(lambda: solution_side(solution, a), keep=(solution, a), **options))
+        cells.append(open_cell(lambda: tests_side(tests, b, verdict), keep=(tests, b, verdict), **options))
 
 
 def _wait(cells: list[int], output: int, started: float, timeout_s: float, output_bytes: int) -> str:
@@ -117,10 +128,13 @@ def _waited(cells: list[int]) -> float:
     return total
 
 
-def _end(cell: int) -> int:
-    """Kill a cell and everything in it; its exit code (a signal's number negative)."""
+def _end(cell: int, *, group: bool) -> int:
+    """Kill a cell and everything in it; its exit code (a signal's number negative). `group`: without namespaces, the session it leads."""
     with contextlib.suppress(ChildProcessError):
         ended, status = os.waitpid(cell, os.WNOHANG)
+        if group:
+            with contextlib.suppress(OSError):
+                os.killpg(cell, signal.SIGKILL)
         if not ended:
             os.kill(cell, signal.SIGKILL)
             _, status = os.waitpid(cell, 0)

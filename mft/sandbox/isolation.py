@@ -172,6 +172,7 @@ def _command(plan: Plan, descriptor: int) -> list[str]:
         command += ["--symlink", target, link]
     for folder in FOLDERS:
         command += ["--dir", folder]
+    command += [] if plan.privileged else ["--proc", "/proc"]
     return [*command, "--remount-ro", "/", "--", *python]
 
 
@@ -184,4 +185,5 @@ def _version(package: str) -> str | None:
 def facts(plan: Plan) -> dict[str, Any]:
     """What a score says of where its programs ran."""
     return {"isolation": plan.isolation, "as_root": plan.privileged, "kernel": platform.release(), "machine": platform.machine(),
-            "python": platform.python_version(), "packages": {name: _version(name) for name in PACKAGES}, "hash_seed": 0, "limits": dict(plan.limits)}
+            "python": platform.python_version(), "packages": {name: _version(name) for name in PACKAGES},
+            "hash_seed": 0, "limits": dict(plan.limits)}

@@ -76,10 +76,14 @@ def _build_root(plan: Mapping[str, Any]) -> None:
     for name, text in plan["texts"].items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)
+    _mount_proc()       # while the old root's /proc is still to be seen: the kernel gives no more of /proc than was there before
     system.unmount("/.old")
     os.rmdir("/.old")
-    system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
     system.mount("none", "/", flags=system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | system.MS_NOSUID | system.MS_NODEV)
+
+
+def _mount_proc() -> None:
+    system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
 
 
 def _bind(source: str, target: str, *, read_only: bool) -> None:
@@ -97,8 +101,8 @@ def _bind(source: str, target: str, *, read_only: bool) -> None:
 
 def _finish(plan: Mapping[str, Any]) -> None:
     """What both kinds have in common: a /proc of these processes alone, no id that owns a file, no capability."""
-    if not plan["build"]:
-        system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
+    if not plan["build"] and plan["privileged"]:
+        _mount_proc()   # bubblewrap's own has parts covered where root starts it, and then programs could have none of theirs
     system.set_hostname("sandbox")
     if plan["drop_to"] is not None:
         os.setgroups([])

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from mft.sandbox.program import Limits, SandboxError
 
-Isolation = Literal["auto", "bubblewrap", "unshare", "container", "unsafe"]
+Isolation = Literal["auto", "bubblewrap", "unshare", "unsafe"]
 
 HERE = Path(__file__).resolve().parent
 INNER = "/judge"

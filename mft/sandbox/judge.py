@@ -13,12 +13,13 @@ import selectors
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args
 
 from mft.sandbox import isolation as walls
 from mft.sandbox.inner.foreign import LANGUAGES
 from mft.sandbox.isolation import PACKAGES, Isolation, Plan, Worker, make_plan
-from mft.sandbox.probe import probe_sandboxes
+from mft.sandbox.probe import Probe, probe_sandboxes
 from mft.sandbox.program import ExecutionResult, Limits, Program, SandboxError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ VERDICT_BYTES = 1 << 14
 FOREIGN_DISK_BYTES, FOREIGN_PROCESSES, FOREIGN_FILES = 512 << 20, 256, 1024
 """What a compiler or a virtual machine needs at least; for programs that are not Python, limits below are raised to these."""
 
+WALLS = ("bubblewrap", "unshare")
 Mode = Literal["separate", "inside"]
 
 
@@ -38,6 +40,8 @@ def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers:
     Raises:
         SandboxError: this machine has no isolation of the kind asked for.
     """
+    if not programs:
+        return
     limits = limits or Limits()
     preload = [name for name in PACKAGES if any(name in program.solution or name in program.tests for program in programs)]
     plan = make_plan(choose(isolation), limits, preload=preload, rust=any(program.language == "rust" for program in programs))
@@ -68,14 +72,23 @@ def choose(isolation: Isolation) -> str:
     Raises:
         SandboxError: none works, with each one's reason.
     """
+    if isolation not in get_args(Isolation):
+        raise SandboxError(f"isolation '{isolation}'; expected auto, bubblewrap, unshare or unsafe")
     if isolation == "unsafe":
         logger.warning("programs run without a sandbox, with the rights of this user: insisted on by isolation 'unsafe'")
         return isolation
-    probes = [probe for probe in probe_sandboxes() if isolation in ("auto", probe.name)]
-    works = next((probe for probe in probes if probe.works and probe.name in ("bubblewrap", "unshare")), None)
+    tried = [probe for probe in probes() if probe.name in (WALLS if isolation == "auto" else (isolation,))]
+    works = next((probe for probe in tried if probe.works), None)
     if works is None:
-        raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in probes))
+        raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in tried)
+                           + "; containers are not used to run programs. Isolation 'unsafe' runs them with the rights of this user")
     return works.name
+
+
+@cache
+def probes() -> tuple[Probe, ...]:
+    """What this machine can do; it does not change while a process lives."""
+    return tuple(probe_sandboxes())
 
 
 def facts(isolation: Isolation = "auto", limits: Limits | None = None) -> dict[str, Any]:

@@ -11,10 +11,10 @@ tests answers calls of functions that the tests themselves gave away, and nothin
 """
 
 import builtins
-import json
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from json import dumps, loads
 from typing import Any
 
 from .values import Decoder, Encoder, NotPlain
@@ -44,7 +44,7 @@ class Channel:
         self.connection = connection
 
     def send(self, tree: Any) -> None:
-        data = json.dumps(tree, separators=(",", ":")).encode()
+        data = dumps(tree, separators=(",", ":")).encode()
         if len(data) > MESSAGE_BYTES:
             raise NotPlain(f"a value of {len(data)} bytes as text; {MESSAGE_BYTES} may cross")
         try:
@@ -58,7 +58,7 @@ class Channel:
         if length > MESSAGE_BYTES:
             raise NotPlain(f"a message of {length} bytes; {MESSAGE_BYTES} may cross")
         try:
-            return json.loads(self._exactly(length))
+            return loads(self._exactly(length))
         except (ValueError, RecursionError, MemoryError) as error:
             raise NotPlain(f"no message: {type(error).__name__}: {error}") from None
 
@@ -171,7 +171,7 @@ class Peer:
                 decoder.refill(number, content)
         except NotPlain:
             raise
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, ImportError, RecursionError, MemoryError) as error:
             raise NotPlain(f"no plain value: {type(error).__name__}: {error}") from None
         if how == "return":
             return value

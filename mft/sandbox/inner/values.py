@@ -19,9 +19,9 @@ import collections
 import datetime
 import decimal
 import fractions
-import json
 import sys
 from collections.abc import Callable
+from json import dumps, loads
 from typing import Any, Final
 
 SMALL_INT = 1 << 53
@@ -46,7 +46,7 @@ class NotPlain(ValueError):
 
 def encode(value: Any, *, numbers: dict[int, int] | None = None, export: Callable[[Any], list[Any]] | None = None) -> str:
     """One value as text. `numbers`: id of each changeable value met so far -> its number; grows."""
-    return json.dumps(Encoder({} if numbers is None else numbers, export).tree(value), separators=(",", ":"))
+    return dumps(Encoder({} if numbers is None else numbers, export).tree(value), separators=(",", ":"))
 
 
 def decode(text: str | bytes, *, objects: list[Any] | None = None, resolve: Callable[[list[Any]], Any] | None = None) -> Any:
@@ -56,10 +56,10 @@ def decode(text: str | bytes, *, objects: list[Any] | None = None, resolve: Call
         NotPlain: it is none.
     """
     try:
-        return Decoder([] if objects is None else objects, resolve).value(json.loads(text))
+        return Decoder([] if objects is None else objects, resolve).value(loads(text))
     except NotPlain:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, ImportError, RecursionError, MemoryError) as error:
         raise NotPlain(f"no plain value: {type(error).__name__}: {error}") from None
 
 
@@ -275,10 +275,9 @@ def _numpy_value(parts: list[Any], *, scalar: bool) -> Any:
 
 
 def _builtin_class(name: str) -> Any:
-    found = getattr(builtins, name, None)
-    if not isinstance(found, type):
+    if name not in BUILTIN_CLASSES.values():
         raise NotPlain("no plain value: no builtin class")
-    return found
+    return getattr(builtins, name)
 
 
 _DECODERS: Final[dict[str, Callable[[Decoder, list[Any]], Any]]] = {

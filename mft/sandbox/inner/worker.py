@@ -44,14 +44,15 @@ def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
             return
         job = json.loads(message)
         try:
-            report = _run(job, descriptors, plan["limits"] | job["limits"], plan["bare"])
+            report = _run(job, descriptors, plan["limits"] | job["limits"], plan["bare"], control)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         control.send(json.dumps(report).encode())
 
 
-def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, Any], bare: bool) -> dict[str, Any]:
+def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, Any], bare: bool,
+         control: socket.socket) -> dict[str, Any]:
     """One program from its start to the death of its last process."""
     read, write = os.pipe()
     cells: list[int] = []
@@ -61,7 +62,7 @@ def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, An
         _open_cells(job["mode"], descriptors, cells, {"output": write, "limits": limits, "bare": folder})
         os.close(write)
         write = -1
-        how = _wait(cells, read, started, job["timeout_s"], limits["output_bytes"])
+        how = _wait(cells, read, control, started + job["timeout_s"], limits["output_bytes"])
         seconds = time.monotonic() - started
     finally:
         if write >= 0:
@@ -90,19 +91,23 @@ def _open_cells(mode: str, descriptors: list[int], cells: list[int], options: Ma
         cells.append(open_cell(lambda: tests_side(tests, b, verdict), keep=(tests, b, verdict), **options))
 
 
-def _wait(cells: list[int], output: int, started: float, timeout_s: float, output_bytes: int) -> str:
-    """Until the judge's process (the last one) ends: `ended`, `timeout` or `output_limit`."""
+def _wait(cells: list[int], output: int, control: socket.socket, deadline: float, output_bytes: int) -> str:
+    """Until the judge's process (the last one) ends: `ended`, `timeout` or `output_limit`. Leaves at once where nobody waits any more."""
     judge = os.pidfd_open(cells[-1])
     poll = select.poll()
     poll.register(judge, select.POLLIN)
     poll.register(output, select.POLLIN)
-    printed, allowed = 0, timeout_s
+    poll.register(control, 0)           # no event but that the other end is closed
+    printed, extended = 0, 0.0
+    timeout_s = deadline - time.monotonic()
     try:
         while True:
-            left = started + allowed - time.monotonic()
+            left = deadline + extended - time.monotonic()
             events = dict(poll.poll(max(0, left * 1000)))
             if judge in events:
                 return "ended"
+            if control.fileno() in events:
+                raise SystemExit
             if output in events:
                 piece = os.read(output, 1 << 16)
                 printed += len(piece)
@@ -111,10 +116,10 @@ def _wait(cells: list[int], output: int, started: float, timeout_s: float, outpu
                 if not piece:
                     poll.unregister(output)
             if left <= 0:
-                extended = min(timeout_s + _waited(cells), timeout_s * LONGEST_WAIT)
-                if extended <= allowed + 0.01:
+                waited = min(_waited(cells), timeout_s * (LONGEST_WAIT - 1))
+                if waited <= extended + 0.01:
                     return "timeout"
-                allowed = extended
+                extended = waited
     finally:
         os.close(judge)
 

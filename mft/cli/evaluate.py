@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
+from mft.cli import evaluate_score
 from mft.cli.outcome import Outcome, Table
 
-app = typer.Typer(add_completion=False, help="Measure models on held-out rows.")
-
-
-# With one command alone, typer would take `mft evaluate` for it; a callback keeps `loss` a command of its own.
-@app.callback()
-def evaluate() -> None:
-    """Measure models on held-out rows."""
+app = typer.Typer(add_completion=False, help="Measure models: held-out loss, pass@k of code benchmarks, what others have written.")
+app.command()(evaluate_score.score)
+app.command()(evaluate_score.check)
+app.command()(evaluate_score.compare)
 
 
 @app.command()

@@ -14,11 +14,16 @@ MOST_SPANS: Final = 60_000
 """Spans of lines that `longest_parsing` tries before it gives up on ever longer junk and keeps the best so far."""
 
 
-def extract(answer: str, problem: Problem, protocol: Protocol) -> str:
-    """The code of a completion: cut at the first of the protocol's stops, then by its rule of extraction."""
+def extract(answer: str, problem: Problem, protocol: Protocol, prompt: str) -> str:
+    """The code of a completion: cut at the first of the protocol's stops, then by its rule of extraction.
+
+    With joining `prompt_completion`, the rule `evalplus` looks at the prompt and the completion as one text, as evalplus does.
+    """
     cuts = [found for stop in protocol.stops if (found := answer.find(stop)) >= 0]
     text = answer[:min(cuts)] if cuts else answer
     rule = protocol.extraction
+    if rule == "evalplus" and protocol.style == "completion" and protocol.joining == "prompt_completion":
+        text = prompt + text
     if rule == "none" and problem.language != "python" and problem.style == "completion":
         rule = "block"      # a model goes on after the function's end, where Python would simply read more code
     return RULES[rule](text, problem)
@@ -37,9 +42,9 @@ def first_fence(answer: str) -> str:
 def codefuse(answer: str, language: Language = "python") -> str:
     """The rule of codefuse-evaluation: `_post_process_mkcode`, then `_process_generation`, then what its judge drops.
 
-    The first Python fence; where the text has `import` but not `  import`, all up to the end of the first docstring is dropped (or, where
-    there is none, its `def` and `from` lines), so that imports are lost; cut at the first line that is not indented; before running,
-    lines at the margin that are neither `def` nor `class` are dropped. An answer that begins with its own `def` keeps it, and its helpers.
+    The first Python fence; where the text has `import` but not `  import`, all up to the end of the first docstring is dropped, so that
+    imports are lost; cut at the first line that is not indented; before running, lines at the margin that are neither `def` nor `class`
+    are dropped. Code that begins with `def` is run without the prompt, so it is not cut to nothing here, as upstream's first step would.
 
     >>> codefuse("```python\\nimport re\\n\\ndef f(x):\\n    '''Doc.'''\\n    return x\\n```")
     '\\n    return x\\n'
@@ -67,7 +72,7 @@ def _after_docstring(text: str) -> str:
         if start >= 0:
             end = text.find(quotes, start + 3)
             return text[end + 3:] if end >= 0 else text[start + 3:]
-    return "\n".join(line for line in text.strip().split("\n") if not line.startswith(("def", "from")))
+    return text
 
 
 def _indented_or_definition(lines: list[str]) -> Iterator[str]:

@@ -50,8 +50,12 @@ def stub(problem: Problem) -> str:
     return STUBS[problem.language]
 
 
-def assembled(problem: Problem, prompt: str, joined: str) -> tuple[str, str]:
-    """(solution, tests): two parts of one source file, the solution first. `joined` is the prompt with the code."""
+def assembled(problem: Problem, prompt: str, joined: str) -> str:
+    """The whole source text, its tests last. `joined` is the prompt with the code."""
+    return "\n".join(_parts(problem, prompt, joined))
+
+
+def _parts(problem: Problem, prompt: str, joined: str) -> tuple[str, str]:
     tests = "\n".join(problem.tests)
     if problem.language == "cpp":
         return "".join(f"#include<{name}>\n" for name in CPP_INCLUDES if f"<{name}>" not in prompt) + joined, tests

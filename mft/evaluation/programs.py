@@ -47,12 +47,11 @@ def check_protocol(problems: Sequence[Problem], protocol: Protocol) -> None:
 def program(sample: Sample, problem: Problem, protocol: Protocol, *, own_prompt: bool = False, plus: bool = False) -> Program:
     """The program of one sample. `own_prompt`: join with the prompt that the sample's row carries; `plus`: judged by `plus_tests` too."""
     prompt = sample.prompt if own_prompt and sample.prompt is not None else problem.prompt
-    code = sample.answer if sample.whole else extract(sample.answer, problem, protocol)
+    code = sample.answer if sample.whole else extract(sample.answer, problem, protocol, prompt)
     joined = code if sample.whole or _alone(code, problem, protocol) else join(prompt, code)
     name, tests = sample.id, "\n".join([*problem.tests, *(problem.plus_tests if plus else ())])
     if problem.language != "python":
-        solution, judged = assembled(problem, prompt, joined)
-        return Program(id=name, solution=solution, tests=judged, entry_point=problem.entry_point, call="", trusted_prefix="",
+        return Program(id=name, solution=assembled(problem, prompt, joined), tests="", entry_point=problem.entry_point,
                        language=problem.language, timeout_s=protocol.timeout_s)
     header = _header(protocol, joined, tests)
     prefix = header + (helpers(problem.prompt) if problem.style == "completion" else "")
@@ -72,7 +71,7 @@ def join(prompt: str, code: str) -> str:
 
 
 def _alone(code: str, problem: Problem, protocol: Protocol) -> bool:
-    if protocol.style == "instruction" or protocol.joining == "completion":
+    if protocol.style == "instruction" or protocol.joining == "completion" or protocol.extraction == "evalplus":
         return True
     if protocol.joining == "prompt_unless_def":
         return code.startswith("def")
@@ -118,7 +117,7 @@ def entry_point(problem: Problem) -> str:
 
 def canonical(problem: Problem, protocol: Protocol) -> Sample:
     """The answer that the protocol awaits from a model which writes the reference solution."""
-    if problem.style == "completion" and protocol.extraction in ("none", "codefuse", "block"):
+    if problem.style == "completion" and _takes_body(protocol):
         return Sample(problem.id, 0, problem.solution)
     return Sample(problem.id, 0, _fenced(problem.program, protocol))
 
@@ -129,9 +128,15 @@ def stubbed(problem: Problem, protocol: Protocol) -> Sample:
         return Sample(problem.id, 0, stub(problem))
     if problem.style == "instruction":
         return Sample(problem.id, 0, _fenced(f"def {entry_point(problem)}(*args, **kwargs):\n    pass\n", protocol))
-    if protocol.extraction in ("none", "codefuse", "block"):
+    if _takes_body(protocol):
         return Sample(problem.id, 0, "    pass\n")
     return Sample(problem.id, 0, _fenced(join(problem.prompt, "    pass\n"), protocol))
+
+
+def _takes_body(protocol: Protocol) -> bool:
+    """True where an answer goes on from the prompt instead of restating it."""
+    return protocol.extraction in ("none", "codefuse", "block") or (
+        protocol.extraction == "evalplus" and protocol.joining == "prompt_completion")
 
 
 def _fenced(code: str, protocol: Protocol) -> str:

@@ -5,7 +5,7 @@
 """
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, get_args
 
 from mft.errors import ConfigError
@@ -120,7 +120,13 @@ class Protocol:
 
     def to_json(self) -> dict[str, Any]:
         """Every rule, the header's text too."""
-        return {**_plain(self), "header": HEADERS[self.imports]}
+        return {**self.rules(), "header": HEADERS[self.imports]}
+
+    def rules(self) -> dict[str, Any]:
+        """The fields, as a user's YAML gives them."""
+        out: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        out["decoding"] = {each.name: getattr(self.decoding, each.name) for each in fields(Decoding)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in out.items()}
 
     @property
     def judging_sha256(self) -> str:
@@ -132,27 +138,3 @@ class Protocol:
     def sha256(self) -> str:
         """Hash of every rule; the name is not a rule."""
         return sha256_json({key: value for key, value in self.to_json().items() if key != "name"})
-
-    def changed(self, changes: dict[str, Any]) -> "Protocol":
-        """The protocol with other rules; its name says which: `completion, imports=codefuse`.
-
-        Raises:
-            ConfigError: no such rule, or a value that it cannot have.
-        """
-        known = {each.name for each in fields(self)} - {"name", "style", "languages", "decoding"}
-        decoding = {each.name for each in fields(Decoding)}
-        if unknown := [key for key in changes if key not in known | decoding]:
-            raise ConfigError([f"'{unknown[0]}' is no rule of a protocol; rules: {', '.join(sorted(known | decoding))}"])
-        rules = {key: tuple(value) if key == "stops" else value for key, value in changes.items() if key in known}
-        drawn = {key: value for key, value in changes.items() if key in decoding}
-        changed = replace(self, **rules, decoding=replace(self.decoding, **drawn))
-        different = [f"{key}={value}" for key, value in changes.items()
-                     if getattr(changed, key, None) != getattr(self, key, None) or
-                     (key in decoding and getattr(changed.decoding, key) != getattr(self.decoding, key))]
-        return replace(changed, name=", ".join([self.name, *different]))
-
-
-def _plain(protocol: Protocol) -> dict[str, Any]:
-    out: dict[str, Any] = {each.name: getattr(protocol, each.name) for each in fields(protocol)}
-    out["decoding"] = {each.name: getattr(protocol.decoding, each.name) for each in fields(Decoding)}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in out.items()}

@@ -2,19 +2,22 @@
 
 Sources of the rules: openai/human-eval@6d43fb9; codefuse-ai/codefuse-evaluation@09a4f2a (`processor/base.py`, `evaluation.py`);
 nlpxucan/WizardLM@cd4b4cc (`WizardCoder/src/humaneval_gen.py`); evalplus/evalplus@26d6d00 (`provider`, `sanitize.py`); the card of
-Ziya-Coding-34B-v1.0, which gives the prompt alone: its extraction, joining and imports are ours. `completion` and, for MBPP, `openai`
+Ziya-Coding-34B-v1.0, which gives the prompt alone: its extraction, joining and imports are ours. `evalplus_base` is what evalplus does with
+a model that has no chat template. `completion` and, for MBPP, `openai`
 (the prompt of bigcode-evaluation-harness' `mbpp`: a docstring with the text and the first assertion) as well.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import Field
 
-from mft.config.load import load_config
+from mft.config.load import load_config, validate
 from mft.config.model import StrictModel
+from mft.config.yaml import Document
 from mft.errors import ConfigError
 from mft.evaluation.protocol import Decoding, Extraction, Imports, Joining, Protocol, Style
 from mft.problems.problem import Language
@@ -39,6 +42,8 @@ COMPLETION_RULES: Final[tuple[Protocol, ...]] = (
              extraction="wizardcoder"),
     Protocol("evalplus", prompt=EVALPLUS_USER, format="model", prefill=EVALPLUS_PREFILL, stops=("\n```",), extraction="evalplus",
              joining="completion", timeout_s=60.0),
+    Protocol("evalplus_base", extraction="evalplus", timeout_s=60.0,
+             stops=("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert", "\nif __name__", "\nprint(")),
     Protocol("completion", languages=ALL_LANGUAGES),
 )
 """For problems that are code to go on from."""
@@ -53,6 +58,8 @@ INSTRUCTION_RULES: Final[tuple[Protocol, ...]] = (
              prompt=WIZARDCODER_HEAD + "Create a Python script for this problem:\n{prompt} Your code should pass these tests:\n\n{tests}\n\n### Response:"),
     Protocol("evalplus", "instruction", prompt=EVALPLUS_USER, format="model", prefill=EVALPLUS_PREFILL, stops=("\n```",),
              extraction="evalplus", joining="completion", timeout_s=60.0),
+    Protocol("evalplus_base", "instruction", prompt="{prompt}", joining="completion", extraction="evalplus", timeout_s=60.0,
+             stops=('\n"""', "\nassert", "\nif __name__", "\nprint(")),
     Protocol("completion", "instruction", prompt=DOCSTRING, joining="completion"),
 )
 """For problems in prose, whose solution stands by itself."""
@@ -81,7 +88,28 @@ def protocol(name: str, style: Style = "completion", changes: Mapping[str, Any] 
         close = get_close_matches(name, names(), n=1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise ConfigError([f"'{name}' is not a protocol; expected one of {', '.join(names())}, or a YAML file{hint}"])
-    return found.changed(dict(changes)) if changes else found
+    return changed(found, changes) if changes else found
+
+
+def changed(rules: Protocol, changes: Mapping[str, Any]) -> Protocol:
+    """The protocol with other rules; its name says which: `completion, imports=codefuse`. Those of `decoding` are given by their own names.
+
+    Raises:
+        ConfigError: no such rule, or a value that it cannot have.
+    """
+    known = {each for each in ProtocolFile.model_fields if each not in ("name", "style", "languages", "decoding")}
+    drawn = set(DecodingRules.model_fields)
+    if unknown := [key for key in changes if key not in known | drawn]:
+        close = get_close_matches(unknown[0], known | drawn, n=1)
+        raise ConfigError([f"'{unknown[0]}' is no rule of a protocol" + (f"; did you mean '{close[0]}'?" if close else "")
+                           + f"; rules: {', '.join(sorted(known | drawn))}"])
+    before = rules.rules()
+    after = {**before, **{key: value for key, value in changes.items() if key in known},
+             "decoding": {**before["decoding"], **{key: value for key, value in changes.items() if key in drawn}}}
+    made = _protocol(validate(ProtocolFile, Document("rules of the protocol", after)))
+    different = [f"{key}={value}" for key, value in changes.items()
+                 if made.rules().get(key, made.rules()["decoding"].get(key)) != before.get(key, before["decoding"].get(key))]
+    return replace(made, name=", ".join([rules.name, *different]))
 
 
 class DecodingRules(StrictModel):
@@ -118,7 +146,11 @@ def read_protocol(path: Path) -> Protocol:
     """
     rules = load_config(ProtocolFile, path)
     try:
-        return Protocol(**{**rules.model_dump(exclude={"decoding"}), "stops": tuple(rules.stops), "languages": tuple(rules.languages)},
-                        decoding=Decoding(**rules.decoding.model_dump()))
+        return _protocol(rules)
     except ConfigError as error:
         raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from error
+
+
+def _protocol(rules: ProtocolFile) -> Protocol:
+    return Protocol(**{**rules.model_dump(exclude={"decoding"}), "stops": tuple(rules.stops), "languages": tuple(rules.languages)},
+                    decoding=Decoding(**rules.decoding.model_dump()))

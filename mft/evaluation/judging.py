@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import mft
 from mft.errors import DataError
@@ -17,6 +17,7 @@ from mft.evaluation.programs import check_protocol, program
 from mft.evaluation.protocol import Protocol
 from mft.files import hash_file, sha256_json
 from mft.problems.problem import Problem
+from mft.sandbox.isolation import Isolation
 from mft.sandbox.judge import facts as judge_facts
 from mft.sandbox.judge import judge
 from mft.sandbox.program import Limits, Program
@@ -46,8 +47,8 @@ class JudgeOptions:
     """How programs are run; part of a score."""
 
     workers: int | None = None
-    isolation: str = "auto"
-    mode: str = "separate"
+    isolation: Isolation = "auto"
+    mode: Literal["separate", "inside"] = "separate"
     limits: Limits = field(default_factory=Limits)
 
 
@@ -141,7 +142,7 @@ def score(samples: Sequence[Sample], problems: Sequence[Problem], protocol: Prot
         verdicts[f"{verdict.problem}#{verdict.number}"] = verdict
         if progress:
             progress(len(verdicts), len(samples))
-    done = Score(tuple(verdicts[sample.id] for sample in samples), protocol, {**judge_facts(), **_options(options)}, facts or {},
+    done = Score(tuple(verdicts[sample.id] for sample in samples), protocol, {**judge_facts(options.isolation, options.limits), **_options(options)}, facts or {},
                  time.perf_counter() - started)
     logger.info("%s: %d of %d samples passed", protocol.name, sum(verdict.passed for verdict in done.verdicts), len(samples))
     return done

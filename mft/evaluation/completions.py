@@ -53,7 +53,7 @@ class Columns:
     answer: str | None = None
 
 
-def read_samples(path: Path, problems: Sequence[Problem], columns: Columns = Columns()) -> list[Sample]:
+def read_samples(path: Path, problems: Sequence[Problem], columns: Columns | None = None) -> list[Sample]:
     """The samples of a file, in the order of the problems, each problem's in that of the file.
 
     Raises:
@@ -68,7 +68,7 @@ def read_samples(path: Path, problems: Sequence[Problem], columns: Columns = Col
         if not line.strip():
             continue
         try:
-            name, answers = _row(json.loads(line), columns)
+            name, answers = _row(json.loads(line), columns or Columns())
         except (ValueError, RecursionError) as error:
             faults.append(f"{path}:{number}: " + (str(error) if isinstance(error, _BadRow) else f"not JSON: {error}"))
             continue

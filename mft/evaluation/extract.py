@@ -114,7 +114,8 @@ def evalplus(answer: str, entry_point: str) -> str:
             definitions.setdefault(name, node)
     reached, queue = {entry_point}, [entry_point]
     while queue:
-        used = {child.id for child in ast.walk(definitions[name]) if isinstance(child, ast.Name)} if (name := queue.pop()) in definitions else set()
+        name = queue.pop()
+        used = {child.id for child in ast.walk(definitions[name]) if isinstance(child, ast.Name)} if name in definitions else set()
         queue += used - reached
         reached |= used
     kept = [*imports, *(node for name, node in definitions.items() if name in reached)]

@@ -15,7 +15,8 @@ from mft.sandbox.program import Program
 
 LANGUAGE_COMMENTS: Final[dict[Language, str]] = {
     "python": "# language: Python", "cpp": "// language: C++", "go": "// language: Go", "java": "// language: Java",
-    "javascript": "// language: JavaScript", "rust": "// language: Rust", "csharp": "// language: C#", "typescript": "// language: TypeScript"}
+    "javascript": "// language: JavaScript", "rust": "// language: Rust", "csharp": "// language: C#",
+    "typescript": "// language: TypeScript"}
 """Source: CodeGeeX and codefuse-evaluation, the tag before a problem's prompt."""
 
 NUMPY: Final = re.compile(r"\b(?:numpy|np)\b")
@@ -45,7 +46,7 @@ def check_protocol(problems: Sequence[Problem], protocol: Protocol) -> None:
 
 
 def program(sample: Sample, problem: Problem, protocol: Protocol, *, own_prompt: bool = False, plus: bool = False) -> Program:
-    """The program of one sample. `own_prompt`: join with the prompt that the sample's row carries; `plus`: judged by `plus_tests` too."""
+    """The program of one sample. `own_prompt`: join with the prompt that its row carries; `plus`: judged by `plus_tests` too."""
     prompt = sample.prompt if own_prompt and sample.prompt is not None else problem.prompt
     code = sample.answer if sample.whole else extract(sample.answer, problem, protocol, prompt)
     joined = code if sample.whole or _alone(code, problem, protocol) else join(prompt, code)

@@ -106,7 +106,8 @@ class Protocol:
     decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self) -> None:
-        problems = [f"protocol '{self.name}': {name} is '{value}'; expected one of {', '.join(get_args(allowed))}" for name, value, allowed in (
+        problems = [f"protocol '{self.name}': {name} is '{value}'; expected one of {', '.join(get_args(allowed))}"
+                    for name, value, allowed in (
             ("style", self.style, Style), ("extraction", self.extraction, Extraction), ("joining", self.joining, Joining),
             ("imports", self.imports, Imports)) if value not in get_args(allowed)]
         unknown = [name for name in re.findall(r"\{(\w+)\}", self.prompt) if name not in PLACEHOLDERS]

@@ -24,11 +24,12 @@ from mft.problems.problem import Language
 
 ALL_LANGUAGES: Final[tuple[Language, ...]] = ("python", "cpp", "go", "java", "javascript", "rust")
 
-WIZARDCODER_HEAD: Final = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n### Instruction:\n"
+WIZARDCODER_HEAD: Final = ("Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n"
+                           "### Instruction:\nCreate a Python script for this problem:\n")
 EVALPLUS_USER: Final = ("Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
                         "```\n{prompt_stripped}\n```\n")
-EVALPLUS_PREFILL: Final = ("Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:\n"
-                           "```python\n")
+EVALPLUS_PREFILL: Final = ("Below is a Python script with a self-contained function that solves the problem and passes corresponding "
+                           "tests:\n```python\n")
 PROSE_WITH_TESTS: Final = "{prompt}Your code should satisfy these tests:\n{tests}"
 DOCSTRING: Final = '"""\n{prompt}\n{first_test}\n"""\n'
 
@@ -38,7 +39,7 @@ COMPLETION_RULES: Final[tuple[Protocol, ...]] = (
              imports="codefuse", timeout_s=120.0),
     Protocol("ziya", prompt="Please Complete the given function below according to the docstring: \n{prompt}", format="ziya",
              extraction="fence", joining="prompt_if_body"),
-    Protocol("wizardcoder", prompt=WIZARDCODER_HEAD + "Create a Python script for this problem:\n{prompt_with_tabs}\n\n### Response:",
+    Protocol("wizardcoder", prompt=WIZARDCODER_HEAD + "{prompt_with_tabs}\n\n### Response:",
              extraction="wizardcoder"),
     Protocol("evalplus", prompt=EVALPLUS_USER, format="model", prefill=EVALPLUS_PREFILL, stops=("\n```",), extraction="evalplus",
              joining="completion", timeout_s=60.0),
@@ -55,7 +56,7 @@ INSTRUCTION_RULES: Final[tuple[Protocol, ...]] = (
              imports="codefuse", timeout_s=120.0),
     Protocol("ziya", "instruction", prompt=PROSE_WITH_TESTS, format="ziya", extraction="fence", joining="completion"),
     Protocol("wizardcoder", "instruction", extraction="wizardcoder", joining="completion",
-             prompt=WIZARDCODER_HEAD + "Create a Python script for this problem:\n{prompt} Your code should pass these tests:\n\n{tests}\n\n### Response:"),
+             prompt=WIZARDCODER_HEAD + "{prompt} Your code should pass these tests:\n\n{tests}\n\n### Response:"),
     Protocol("evalplus", "instruction", prompt=EVALPLUS_USER, format="model", prefill=EVALPLUS_PREFILL, stops=("\n```",),
              extraction="evalplus", joining="completion", timeout_s=60.0),
     Protocol("evalplus_base", "instruction", prompt="{prompt}", joining="completion", extraction="evalplus", timeout_s=60.0,
@@ -134,7 +135,7 @@ class ProtocolFile(StrictModel):
     joining: Joining = "prompt_completion"
     imports: Imports = "none"
     timeout_s: float = Field(3.0, gt=0)
-    languages: list[Language] = Field(default_factory=lambda: ["python"], min_length=1)
+    languages: list[Language] = Field(["python"], min_length=1)
     decoding: DecodingRules = Field(default_factory=DecodingRules)
 
 

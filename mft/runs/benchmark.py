@@ -72,7 +72,7 @@ class OpenExam:
                          plus=self.plus if plus is None else plus, folder=folder, progress=report)
 
 
-def score_file(exam: Exam, samples: Path, *, ks: Sequence[int] = (1,), columns: Columns = Columns(), own_prompt: bool = False,
+def score_file(exam: Exam, samples: Path, *, ks: Sequence[int] = (1,), columns: Columns | None = None, own_prompt: bool = False,
                out: Path | None = None, overwrite: bool = False) -> dict[str, Any]:
     """`mft evaluate score`: the result as written to `evaluation.json`.
 
@@ -93,7 +93,8 @@ def finish(opened: OpenExam, result: dict[str, Any], samples: Sequence[Sample], 
     """Write `evaluation.json`, with the base score beside the plus score where the benchmark has both."""
     if opened.plus:
         base = opened.judged(samples, {}, folder=out, plus=False)
-        result["base"] = {key: value for key, value in base.to_json().items() if key in ("passed", "total", "pass@1", "ci95", "correct")}
+        facts = base.to_json()
+        result["base"] = {key: facts[key] for key in ("passed", "total", "pass@1", "ci95", "correct")}
     if out is not None:
         write_json(out / EVALUATION, result)
     return result
@@ -111,7 +112,8 @@ def check_benchmark(exam: Exam) -> dict[str, Any]:
     facts = good.to_json()
     passing = [verdict.problem for verdict in bad.verdicts if verdict.passed]
     result = {**facts, "stubs": {"passed": len(passing), "total": len(bad.verdicts), "ids": passing}}
-    faults = [f"canonical solution of '{failure['id']}': {failure['status']}: {(failure['detail'].strip().splitlines() or [''])[-1][:160]}" for failure in facts["failures"]]
+    faults = [f"canonical solution of '{failure['id']}': {failure['status']}: {_last_line(failure['detail'])}"
+              for failure in facts["failures"]]
     faults += [f"a body that does nothing passes '{name}'" for name in passing]
     if faults:
         failed = CheckFailed(f"{exam.name} under {opened.protocol.name}: canonical {facts['passed']}/{facts['total']}, empty bodies "
@@ -119,6 +121,10 @@ def check_benchmark(exam: Exam) -> dict[str, Any]:
         failed.result = result
         raise failed
     return result
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:160]
 
 
 def _check_ks(ks: Sequence[int], samples: int, where: Path | str) -> None:

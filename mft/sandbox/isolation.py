@@ -36,10 +36,7 @@ ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inner.jail import main; main(int(sys.argv[2]))"
 
-PRELOADED: Final = (
-    "array bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions functools hashlib heapq inspect "
-    "io itertools json keyword math numbers operator queue random re statistics string struct sys textwrap time typing unicodedata "
-    "unittest uuid zlib").split()
+PRELOADED: Final = ["array", "bisect", "calendar", "cmath", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "keyword", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "sys", "textwrap", "time", "typing", "unicodedata", "unittest", "uuid", "zlib"]
 """Modules that solutions import most; a worker has them before it forks."""
 
 

@@ -12,6 +12,7 @@ from mft.modeling.attention import choose_attention
 from mft.modeling.base import read_model_config
 from mft.modeling.compute import computes_in, device
 from mft.modeling.config import QuantizationConfig
+from mft.modeling.gptq_model import is_gptq, load_multiplied_out
 
 
 def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool = False, attention: str = "auto") -> PreTrainedModel:
@@ -20,7 +21,8 @@ def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool =
     `sharded`: under ZeRO-3, whose arguments must have been made before, each rank keeps its part of every weight.
     `attention`: as `model.attention` of a config.
 
-    With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`, see `computes_in`).
+    With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`, see `computes_in`). A folder in
+    GPTQ's layout is multiplied out (mft/modeling/gptq_model.py): it says what the quantised model says, in the memory of the whole one.
 
     Raises:
         ModelError: the folder has no safetensors weights, or they cannot be read; the attention asked for cannot be used.
@@ -28,7 +30,10 @@ def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool =
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: has no .safetensors weights")
     dtype = computes_in(quantization.compute_dtype)
-    implementation = choose_attention(read_model_config(folder), device(), dtype, attention)
+    config = read_model_config(folder)
+    implementation = choose_attention(config, device(), dtype, attention)
+    if is_gptq(config):
+        return _frozen(_load_gptq(folder, quantization, dtype, implementation))
     options = {}
     if quantization.type == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -41,6 +46,16 @@ def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool =
                 use_safetensors=True, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    return _frozen(model)
+
+
+def _load_gptq(folder: Path, quantization: QuantizationConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    if quantization.type != "none":
+        raise ModelError(f"{folder}: is quantised already (gptq); take the original weights, or quantization: {{type: none}}")
+    return load_multiplied_out(folder, dtype, device(), attention)
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(False)
     _keep_weights_differentiable(model)
     return model.eval()

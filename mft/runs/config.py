@@ -13,6 +13,7 @@ from mft.errors import ConfigError
 from mft.evaluation.config import LossOptions
 from mft.merging.config import MergeOptions
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
+from mft.quantization.config import CALIBRATED, QuantizeOptions
 from mft.runs.shipped import likely_config
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
 
@@ -63,6 +64,17 @@ class MergeStage(Named, MergeOptions):
     """Name of an earlier train stage."""
 
 
+class QuantizeStage(Named, QuantizeOptions):
+    """Quantise a model as a matrix of jobs, and compare them."""
+
+    kind: Literal["quantize"]
+    model: str
+    """`base`, an earlier merge stage, or an earlier train stage that trains every weight."""
+
+    data: str | None = None
+    """Name of an earlier data stage, whose training rows calibrate and whose validation rows measure. Needed by gptq and awq."""
+
+
 class EvaluateStage(Named, LossOptions):
     """Held-out loss of several models on the same rows."""
 
@@ -75,8 +87,9 @@ class ReportStage(Named):
     kind: Literal["report"]
 
 
-Stage = Annotated[DataStage | TrainStage | MergeStage | EvaluateStage | ReportStage, Field(discriminator="kind")]
-NEEDS: dict[str, dict[str, set[str]]] = {"train": {"data": {"data"}, "init_from": {"train", "merge"}}, "merge": {"adapter": {"train"}}}
+Stage = Annotated[DataStage | TrainStage | MergeStage | QuantizeStage | EvaluateStage | ReportStage, Field(discriminator="kind")]
+NEEDS: dict[str, dict[str, set[str]]] = {"train": {"data": {"data"}, "init_from": {"train", "merge"}}, "merge": {"adapter": {"train"}},
+                                         "quantize": {"data": {"data"}}}
 """kind -> key -> kinds that the earlier stage may have which the key names (null: none)."""
 
 
@@ -143,8 +156,20 @@ def _misfits(stage: Stage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
         for model in stage.models:
             if model != "base":
                 yield from _reference("models", model, {"train", "merge"}, earlier)
+    if isinstance(stage, QuantizeStage):
+        yield from _quantize_misfits(stage, earlier)
     if isinstance(stage, TrainStage):
         yield from _rate_misfits(stage, earlier)
+
+
+def _quantize_misfits(stage: QuantizeStage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
+    """The model is the base, or a folder with all weights; jobs that calibrate have rows."""
+    if stage.model != "base":
+        yield from _reference("model", stage.model, {"merge", "train"}, earlier)
+        if isinstance(earlier.get(stage.model), TrainStage) and not _trains_every_weight(earlier[stage.model]):
+            yield Misfit(("model",), f"'{stage.model}' trains an adapter; merge it first and name the merge stage")
+    if stage.data is None and (needy := sorted({job.method for job in stage.jobs} & set(CALIBRATED))):
+        yield Misfit(("data",), f"{' and '.join(needy)} measure activations on real rows; name a data stage")
 
 
 def _reference(key: str, name: str, kinds: set[str], earlier: dict[str, Stage]) -> Iterator[Misfit]:

@@ -103,6 +103,8 @@ def _inputs(config: ProjectConfig, stage: Stage) -> list[str]:
     if isinstance(stage, EvaluateStage):
         inputs += [name for name in stage.models if name != "base"]
         inputs += [train.data for train in config.stages if train.kind == "train" and train.name in _closure_of(config, stage.models)]
+    if stage.kind == "quantize" and stage.model != "base":
+        inputs.append(stage.model)
     if stage.kind == "report":
         inputs += [other.name for other in config.stages if other.name != stage.name]
     return list(dict.fromkeys(inputs))

@@ -19,8 +19,11 @@ from mft.merging.merge import RESULT as MERGE_RECORD
 from mft.merging.merge import merge
 from mft.modeling.added_tokens import STORE, extend_base
 from mft.modeling.base import check_context, read_model_config, resolve_base
+from mft.quantization.config import QuantizeOptions, absolute_texts
+from mft.quantization.job import FACTS as QUANTIZE_RECORD
+from mft.quantization.matrix import Request, quantize
 from mft.runs.build import rows_bar
-from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, ReportStage, TrainStage
+from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, QuantizeStage, ReportStage, TrainStage
 from mft.runs.launch import start_ranks
 from mft.runs.progress import progress_bar
 from mft.runs.tracking import tracking_options
@@ -161,6 +164,24 @@ def run_merge(context: StageContext, stage: MergeStage) -> dict[str, Any]:
                      overwrite=context.overwrite or context.replace, progress=report).to_json()
 
 
+def quantize_request(context: StageContext, stage: QuantizeStage) -> Request:
+    """The stage as `mft quantize` does it."""
+    options = QuantizeOptions.model_validate(stage.model_dump(exclude={"kind", "name", "model", "data"}))
+    if options.quality:
+        options = options.model_copy(update={"quality": absolute_texts(options.quality, context.beside)})
+    folder = context.base if stage.model == "base" else context.out / stage.model
+    if stage.model != "base" and context.config.stage(stage.model).kind == "train":
+        folder = folder / ADAPTER
+    name = context.config.model.base if stage.model == "base" else stage.model
+    return Request(folder, name, context.folder, options, context.out / stage.data if stage.data else None, context.config.model.format,
+                   overwrite=context.overwrite, replace_other=context.replace, beside=context.beside)
+
+
+def run_quantize(context: StageContext, stage: QuantizeStage) -> dict[str, Any]:
+    """Make every job of the matrix that is not finished."""
+    return quantize(quantize_request(context, stage))
+
+
 def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
     """Score every model on the held-out rows, write out some answers, and keep all of it in `result.json`."""
     train_stage = _train_stage_of(context.config, stage)
@@ -233,6 +254,16 @@ def _model_hash(context: StageContext, result: dict[str, Any]) -> str:
     return sha256_json({name: facts["sha256"] for name, facts in files.items() if name != MERGE_RECORD})
 
 
+def _quantize_sources(context: StageContext, stage: QuantizeStage) -> Any:
+    return base_file_hashes(context.base) if stage.model == "base" else None
+
+
+def _matrix_hash(context: StageContext, result: dict[str, Any]) -> str:
+    """Hash of the jobs' files, without the records, which hold times."""
+    return sha256_json({job["name"]: {name: facts["sha256"] for name, facts in read_json(Path(job["path"]) / MANIFEST)["files"].items()
+                                      if name != QUANTIZE_RECORD} for job in result["jobs"]})
+
+
 def _nothing(context: StageContext, stage: Any) -> None:
     return None
 
@@ -249,6 +280,7 @@ RUNNERS: dict[str, Runner] = {
     "data": Runner(run_data, _data_sources, _rows_hash),
     "train": Runner(run_train, _base_files, _trained_hash),
     "merge": Runner(run_merge, _base_files, _model_hash),
+    "quantize": Runner(run_quantize, _quantize_sources, _matrix_hash),
     "evaluate": Runner(run_evaluate, _base_files, _result_hash, _verdict_faults),
     "report": Runner(run_report, _nothing, _result_hash),
 }

@@ -85,16 +85,21 @@ def task_losses(scores: Sequence[SampleScore], num_tasks: int) -> list[float]:
     return [total / count if count else math.nan for total, count in zip(nll, tokens, strict=True)]
 
 
-def _row_losses(model: PreTrainedModel | PeftModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Loss of each trained token of a row (float64, CPU) and the index of its sample within the row; both [n]."""
+def trained_logits(model: PreTrainedModel | PeftModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """The model's logits at each trained token of a row [n, V], the token itself and the index of its sample within the row; both [n]."""
     targets = batch["labels"][0, 1:]
     before = (targets != IGNORE_INDEX).nonzero().squeeze(1)
     device = model.get_input_embeddings().weight.device
     # No attention mask and no cache: only then are restarting positions taken as packed samples (transformers 5.23).
     logits = model(input_ids=batch["input_ids"].to(device), position_ids=batch["position_ids"].to(device),
                    use_cache=False, logits_to_keep=before.to(device)).logits[0]
-    wanted = targets[before].to(logits.device)
+    return logits, targets[before].to(logits.device), batch["sample_ids"][0, 1:][before]
+
+
+def _row_losses(model: PreTrainedModel | PeftModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Loss of each trained token of a row (float64, CPU) and the index of its sample within the row; both [n]."""
+    logits, wanted, owners = trained_logits(model, batch)
     step = max(1, LOGITS_AT_ONCE // logits.shape[-1])
     losses = [functional.cross_entropy(logits[start:start + step].float(), wanted[start:start + step], reduction="none")
               for start in range(0, len(wanted), step)]
-    return torch.cat(losses).double().cpu(), batch["sample_ids"][0, 1:][before]
+    return torch.cat(losses).double().cpu(), owners

@@ -26,7 +26,7 @@ def _command(name: str) -> Callable[..., Outcome]:
         out: Annotated[Path, typer.Option(help="folder for samples.jsonl, verdicts and evaluation.json; a killed run goes on there")],
         rules: Rules = None,
         model: Annotated[str | None, typer.Option(help="a model folder, an adapter folder, a hub id or a built-in base")] = None,
-        endpoint: Annotated[list[str] | None, typer.Option(help="URL of an OpenAI-compatible server, ending in /v1; may be several")] = None,
+        endpoint: Annotated[list[str] | None, typer.Option(help="URL of an OpenAI-compatible server, up to /v1; may be several")] = None,
         served_model: Annotated[str | None, typer.Option(help="the name of the model on the servers")] = None,
         tokenizer: Annotated[Path | None, typer.Option(help="with --endpoint: the served model's tokenizer folder")] = None,
         problems: Problems = None,

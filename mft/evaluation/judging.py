@@ -142,7 +142,7 @@ def score(samples: Sequence[Sample], problems: Sequence[Problem], protocol: Prot
         verdicts[f"{verdict.problem}#{verdict.number}"] = verdict
         if progress:
             progress(len(verdicts), len(samples))
-    judged_by = {**judge_facts(options.isolation, options.limits), **_options(options)}
+    judged_by = {**judge_facts(options.isolation, options.limits), "mode": options.mode}
     done = Score(tuple(verdicts[sample.id] for sample in samples), protocol, judged_by, facts or {}, time.perf_counter() - started)
     logger.info("%s: %d of %d samples passed", protocol.name, sum(verdict.passed for verdict in done.verdicts), len(samples))
     return done

@@ -56,7 +56,7 @@ def program(sample: Sample, problem: Problem, protocol: Protocol, *, own_prompt:
                        language=problem.language, timeout_s=protocol.timeout_s)
     header = _header(protocol, joined, tests)
     prefix = header + (helpers(problem.prompt) if problem.style == "completion" else "")
-    call = "" if problem.style == "instruction" and not problem.plus_tests and "def check(" not in tests else f"check({problem.entry_point})"
+    call = f"check({problem.entry_point})" if problem.style == "completion" or "def check(" in tests else ""
     return Program(id=name, solution=header + joined, tests="\n".join(filter(None, [problem.setup, tests])),
                    entry_point=entry_point(problem), call="" if CALLS_CHECK.search(tests) else call, trusted_prefix=prefix,
                    language="python", timeout_s=protocol.timeout_s)

@@ -11,10 +11,10 @@ from mft.errors import CheckFailed, ConfigError, DataError
 from mft.evaluation.completions import Columns, Sample, read_samples
 from mft.evaluation.judging import JudgeOptions, Score, file_facts, problem_verdicts, score
 from mft.evaluation.mcnemar import compare
-from mft.evaluation.programs import canonical, stubbed
+from mft.evaluation.programs import canonical, stubbed, user_text
 from mft.evaluation.protocol import Protocol
 from mft.evaluation.protocols import protocol as find_protocol
-from mft.files import claim_folder, sha256_json, write_json
+from mft.files import claim_folder, sha256_json, write_json, write_text
 from mft.problems.benchmarks import benchmark, load_benchmark, problem_file
 from mft.problems.problem import Problem
 from mft.runs.progress import progress_bar
@@ -22,6 +22,7 @@ from mft.runs.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 EVALUATION: Final = "evaluation.json"
+ANSWERS: Final = "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,25 @@ def finish(opened: OpenExam, result: dict[str, Any], samples: Sequence[Sample], 
         facts = base.to_json()
         result["base"] = {key: facts[key] for key in ("passed", "total", "pass@1", "ci95", "correct")}
     if out is not None:
+        write_answers(opened, result, samples, out)
         write_json(out / EVALUATION, result)
     return result
+
+
+def write_answers(opened: OpenExam, result: Mapping[str, Any], samples: Sequence[Sample], out: Path) -> None:
+    """`answers.jsonl`, for people: of every problem what was asked, one answer (the first that failed, if one did), its end."""
+    failed: dict[str, dict[str, Any]] = {}
+    for failure in result["failures"]:
+        failed.setdefault(failure["id"], failure)
+    shown: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.number == failed.get(sample.problem, {"sample": 0})["sample"]:
+            shown[sample.problem] = sample
+    rows = [{"id": problem.id, "prompt": user_text(problem, opened.protocol), "sample": shown[problem.id].number,
+             "completion": shown[problem.id].answer, "status": failed.get(problem.id, {}).get("status", "passed"),
+             "detail": failed.get(problem.id, {}).get("detail", ""), "passed": result["correct"][problem.id],
+             "samples": result["samples"][problem.id]} for problem in opened.problems]
+    write_text(out / ANSWERS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def check_benchmark(exam: Exam) -> dict[str, Any]:
@@ -129,8 +147,8 @@ def _last_line(text: str) -> str:
 
 def _check_ks(ks: Sequence[int], samples: int, where: Path | str) -> None:
     if wrong := [k for k in ks if not 1 <= k <= samples]:
-        raise DataError(f"{where}: pass@{wrong[0]} cannot be said without bias from {samples} sample{'s' if samples > 1 else ''} a problem; "
-                        f"allowed: k from 1 to {samples}")
+        raise DataError(f"{where}: pass@{wrong[0]} cannot be said without bias from {samples} sample{'s' if samples > 1 else ''} a "
+                        f"problem; allowed: k from 1 to {samples}")
 
 
 def read_score(path: Path) -> dict[str, Any]:

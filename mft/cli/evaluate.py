@@ -40,7 +40,8 @@ def loss(
     parts = [Table("held-out loss (nats per trained token)", header, rows)]
     if far := facts["divergence"]:
         parts.append(Table(f"distance from {far['reference']} over {far['tokens']} trained tokens",
-                           ["model", "KL (nats)", "same first token"], [[name, f"{one['kl']:.5f} ± {one['kl_standard_error']:.5f}", f"{one['top1_agreement']:.2%}"]
+                           ["model", "KL (nats)", "same first token"],
+                           [[name, f"{one['kl']:.5f} ± {one['kl_standard_error']:.5f}", f"{one['top1_agreement']:.2%}"]
                             for name, one in far["models"].items()]))
     return Outcome(facts, parts)
 

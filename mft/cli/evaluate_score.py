@@ -42,6 +42,7 @@ def check(
     protocol: ProtocolName,
     rules: Rules = None,
     problems: Problems = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first so many problems alone")] = None,
     workers: Workers = None,
     isolation: Isolation = "auto",
     unsafe: Unsafe = False,
@@ -51,7 +52,7 @@ def check(
     from mft.runs.benchmark import check_benchmark
 
     return shown(check_benchmark(exam(benchmark, protocol, problems, rules, workers=workers, isolation=isolation, unsafe=unsafe,
-                                      inside=inside)))
+                                      inside=inside, limit=limit)))
 
 
 def compare(

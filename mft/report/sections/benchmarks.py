@@ -80,8 +80,8 @@ def _published(evaluation: BenchmarkEvaluation) -> Html | None:
     rows = [[tag("strong", row["model"]) if row["ours"] else row["model"], f"{row['percent']:.1f}", row["protocol"], row["source"]]
             for row in evaluation.published]
     return tag("details", tag("summary", "Among published scores"), table(columns, rows),
-               tag("p", "Published scores were made with other rules than this one, mostly unstated: the same answers score points apart by "
-                        "rule of extraction, joining, imports and test file.", class_="note"))
+               tag("p", "Published scores were made with other rules than this one, mostly unstated: the same answers score points apart "
+                        "by rule of extraction, joining, imports and test file.", class_="note"))
 
 
 def _rules(score: BenchmarkScore) -> Html:

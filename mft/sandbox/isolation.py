@@ -53,7 +53,7 @@ class Plan:
     limits: Mapping[str, Any]
 
 
-def make_plan(isolation: str, limits: Limits, *, packages: Sequence[str] = ("numpy",), preload: Sequence[str] = ()) -> Plan:
+def make_plan(isolation: str, limits: Limits, *, packages: Sequence[str] = ("numpy",), preload: Sequence[str] = (), rust: bool = False) -> Plan:
     """The plan for this interpreter: its standard library and, of its packages, only those named, where they are installed."""
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     prefix = Path(sys.base_prefix)
@@ -62,6 +62,8 @@ def make_plan(isolation: str, limits: Limits, *, packages: Sequence[str] = ("num
         places += [str(prefix / "lib")]
         places += [] if Path(python).is_relative_to(prefix / "lib") else [python]
     binds = [(os.path.realpath(place), place) for place in places] + [(device, device) for device in DEVICES]
+    if rust:
+        binds += _rust_binds()
     binds.append((str(HERE / "inner"), f"{INNER}/inner"))
     path = [entry for entry in sys.path if entry and Path(entry).is_relative_to(prefix) and "site-packages" not in entry
             and "dist-packages" not in entry]
@@ -78,6 +80,16 @@ def _package_binds(name: str) -> list[tuple[str, str]]:
         return []
     folder = Path(next(iter(spec.submodule_search_locations)))
     return [(str(place), f"{PACKAGES}/{place.name}") for place in (folder, folder.with_name(f"{name}.libs")) if place.is_dir()]
+
+
+def _rust_binds() -> list[tuple[str, str]]:
+    """The toolchain of the rustc on PATH; rustup's own command only points to it."""
+    rustc = shutil.which("rustc")
+    if rustc is None:
+        return []
+    said = subprocess.run([rustc, "--print", "sysroot"], capture_output=True, text=True, check=False, timeout=60)
+    root = said.stdout.strip()
+    return [(root, "/rust")] if not said.returncode and os.path.isdir(root) and root != "/usr" else []
 
 
 def _is_mapped(uid: int) -> bool:

@@ -15,11 +15,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mft.sandbox import isolation as walls
+from mft.sandbox.inner.foreign import LANGUAGES
 from mft.sandbox.isolation import Isolation, Plan, Worker, make_plan
 from mft.sandbox.probe import probe_sandboxes
 from mft.sandbox.program import ExecutionResult, Limits, Program, SandboxError
 
 VERDICT_BYTES = 1 << 14
+
+FOREIGN_DISK_BYTES, FOREIGN_PROCESSES, FOREIGN_FILES = 512 << 20, 256, 1024
+"""What a compiler or a virtual machine needs at least; for programs that are not Python, limits below are raised to these."""
+
 Mode = Literal["separate", "inside"]
 
 
@@ -31,8 +36,12 @@ def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers:
         SandboxError: this machine has no isolation of the kind asked for.
     """
     limits = limits or Limits()
-    plan = make_plan(choose(isolation), limits)
-    jobs = [_Job(program, mode, limits) for program in programs]
+    plan = make_plan(choose(isolation), limits, rust=any(program.language == "rust" for program in programs))
+    unknown = sorted({program.language for program in programs} - {"python", *LANGUAGES})
+    if unknown:
+        raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}")
+    jobs = [_Job(program, mode if program.language == "python" else "inside", limits,
+                 "" if program.language == "python" else f"its tests are part of the {program.language} program") for program in programs]
     pool = _Pool(plan, max(1, min(workers or len(os.sched_getaffinity(0)), len(jobs))))
     try:
         late = []
@@ -80,9 +89,26 @@ class _Job:
     def timeout_s(self) -> float:
         return self.program.timeout_s or self.limits.timeout_s
 
-    def texts(self, nonce: str) -> list[dict[str, str]]:
+    @property
+    def foreign(self) -> bool:
+        return self.program.language != "python"
+
+    def message(self) -> dict[str, Any]:
+        """What the worker is told: nothing of the texts."""
+        limits, wall = self.limits, self.timeout_s
+        own = {"cpu_s": limits.cpu_seconds(wall), "address_bytes": limits.memory_bytes}
+        if self.foreign:
+            wall += limits.build_timeout_s
+            own = {"cpu_s": limits.cpu_seconds(wall), "address_bytes": None, "disk_bytes": max(limits.disk_bytes, FOREIGN_DISK_BYTES),
+                   "processes": max(limits.processes, FOREIGN_PROCESSES), "open_files": max(limits.open_files, FOREIGN_FILES)}
+        return {"mode": "foreign" if self.foreign else self.mode, "timeout_s": wall, "limits": own}
+
+    def texts(self, nonce: str) -> list[dict[str, Any]]:
         """What each side reads, the one with the verdict last."""
-        program = self.program
+        program, limits = self.program, self.limits
+        if self.foreign:
+            return [{"language": program.language, "solution": program.solution, "nonce": nonce, "timeout_s": self.timeout_s,
+                     "build_timeout_s": limits.build_timeout_s, "output_bytes": limits.output_bytes, "memory_bytes": limits.memory_bytes}]
         tests = {"tests": program.tests, "call": program.call, "entry_point": program.entry_point, "nonce": nonce}
         if self.mode == "separate":
             return [{"solution": program.solution}, {"prefix": program.trusted_prefix} | tests]
@@ -98,8 +124,7 @@ class _Running:
         self.read, write = os.pipe()
         descriptors = [_in_memory(text) for text in job.texts(self.nonce)] + [write]
         try:
-            cpu_s = job.limits.cpu_seconds(job.timeout_s)
-            worker.send({"mode": job.mode, "timeout_s": job.timeout_s, "cpu_s": cpu_s}, descriptors)
+            worker.send(job.message(), descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -116,7 +141,7 @@ class _Running:
         return said if isinstance(said, dict) and said.get("nonce") == self.nonce else None
 
 
-def _in_memory(value: dict[str, str]) -> int:
+def _in_memory(value: dict[str, Any]) -> int:
     descriptor = os.memfd_create("text", os.MFD_CLOEXEC)
     data = json.dumps(value).encode()
     while data:

@@ -35,10 +35,12 @@ class Limits:
     disk_bytes: int = 64 * MIB
     """Size of the private /tmp, the one place that can be written."""
     open_files: int = 256
+    build_timeout_s: float = 60.0
+    """For the compiler of another language, besides `timeout_s` for the run."""
 
     def __post_init__(self) -> None:
         low = [f"{name}={getattr(self, name):g}" for name in ("timeout_s", "memory_bytes", "processes", "output_bytes", "disk_bytes",
-                                                              "open_files") if getattr(self, name) <= 0]
+                                                              "open_files", "build_timeout_s") if getattr(self, name) <= 0]
         if self.cpu_s is not None and self.cpu_s <= 0:
             low.append(f"cpu_s={self.cpu_s:g}")
         if low:

@@ -64,17 +64,19 @@ def _private_places(limits: Mapping[str, Any]) -> None:
     system.mount("tmpfs", "/tmp", "tmpfs", flags, f"size={disk},nr_inodes={max(1024, disk // 16384)},mode=1777")
     system.mount("proc", "/proc", "proc", flags | system.MS_NOEXEC)
     with suppress(OSError):
-        Path("/proc/sys/user/max_user_namespaces").write_text("0")    # a program has no use for namespaces of its own
+        system.write("/proc/sys/user/max_user_namespaces", "0")    # a program has no use for namespaces of its own
     os.chdir("/tmp")
 
 
 def _limit(limits: Mapping[str, Any]) -> None:
     bounds = {
-        resource.RLIMIT_AS: limits["memory_bytes"], resource.RLIMIT_CPU: limits["cpu_s"], resource.RLIMIT_NPROC: limits["processes"],
+        resource.RLIMIT_AS: limits["address_bytes"], resource.RLIMIT_CPU: limits["cpu_s"], resource.RLIMIT_NPROC: limits["processes"],
         resource.RLIMIT_FSIZE: limits["disk_bytes"], resource.RLIMIT_NOFILE: limits["open_files"], resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0, resource.RLIMIT_MSGQUEUE: 0,
     }
     for kind, bound in bounds.items():
+        if bound is None:
+            continue
         hard = resource.getrlimit(kind)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (bound, bound))

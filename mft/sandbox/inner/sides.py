@@ -1,6 +1,5 @@
 """The two processes of a separate judge: the solution, which answers calls, and the tests, which make them and give the verdict."""
 
-import ast
 import builtins
 import importlib
 import json
@@ -9,7 +8,6 @@ import socket
 import sys
 import traceback
 import types
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -38,9 +36,13 @@ def fresh_module(name: str) -> types.ModuleType:
     return module
 
 
-def run_text(source: str, name: str, namespace: dict[str, Any]) -> None:
-    """Execute, with assertions whatever the interpreter's options are, and none of this file's `from __future__`."""
-    exec(compile(source, f"<{name}>", "exec", dont_inherit=True, optimize=0), namespace)
+def compiled(source: str, name: str) -> types.CodeType:
+    """With assertions, whatever the interpreter's options are, and none of this file's `from __future__`."""
+    return compile(source, f"<{name}>", "exec", dont_inherit=True, optimize=0)
+
+
+def run(code: types.CodeType, namespace: dict[str, Any]) -> None:
+    exec(code, namespace)
 
 
 def solution_side(text: int, connection: int) -> None:
@@ -54,7 +56,7 @@ def solution_side(text: int, connection: int) -> None:
 
     names: dict[str, Any] = namespace
     try:
-        run_text(source, "solution", namespace)
+        run(compiled(source, "solution"), namespace)
     except BaseException as error:  # noqa: BLE001 - it goes to the tests' side
         caught = error
 
@@ -92,47 +94,41 @@ def _judged(job: dict[str, str], peer: Peer) -> tuple[str, str]:
     try:
         defined = peer.ask(["call", READY])
         namespace = vars(fresh_module("tests"))
-        run_text(job["prefix"], "prefix", namespace)
-        wanted = {*free_names(job["tests"] + "\n" + job["call"], set(namespace)), job["entry_point"]}
-        for name in sorted(wanted):
-            _resolve(name, namespace, peer, defined if isinstance(defined, list) else [], job["entry_point"])
-        run_text(job["tests"], "tests", namespace)
-        run_text(job["call"], "call", namespace)
+        run(compiled(job["prefix"], "prefix"), namespace)
+        tests, call = compiled(job["tests"], "tests"), compiled(job["call"], "call")
+        _resolve(names_in(tests) | names_in(call), namespace, peer, {*defined}, job["entry_point"])
+        run(tests, namespace)
+        run(call, namespace)
     except BaseException as error:  # noqa: BLE001 - any end but the last line's is a verdict of its own
         return verdict_of(error, job["tests"])
     return "passed", ""
 
 
-def _resolve(name: str, namespace: dict[str, Any], peer: Peer, defined: list[Any], entry_point: str) -> None:
-    """Give the tests a name that they use and do not define: the standard library's module, else what the solution calls so."""
-    if name != entry_point and name in sys.stdlib_module_names:
-        with suppress(ImportError):
-            namespace[name] = importlib.import_module(name)
-            return
-    if name == entry_point or name in defined:
-        namespace[name] = RemoteCallable(peer, name)
+def _resolve(names: set[str], namespace: dict[str, Any], peer: Peer, defined: set[str], entry_point: str) -> None:
+    """Give the tests what they name and do not have: a module of the standard library, else what the solution calls so.
 
-
-def free_names(source: str, known: set[str]) -> Iterator[str]:
-    """Names that a text reads and nowhere binds, builtins aside.
-
-    >>> sorted(free_names("import re\\ndef check(f):\\n  x = g(f)\\n  assert math.pi", set()))
-    ['g', 'math']
+    A module is the tests' own one even where the solution has another thing of that name: it must not check itself.
     """
-    tree = ast.parse(source)
-    bound, read = set(known), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-    yield from (name for name in read - bound if not hasattr(builtins, name))
+    for name in names - namespace.keys() - {entry_point}:
+        if name in sys.stdlib_module_names:
+            with suppress(ImportError):
+                namespace[name] = importlib.import_module(name)
+        elif name in defined and not hasattr(builtins, name):
+            namespace[name] = RemoteCallable(peer, name)
+    namespace[entry_point] = RemoteCallable(peer, entry_point)
+
+
+def names_in(code: types.CodeType) -> set[str]:
+    """Every name that compiled text reads, writes or asks an object for, in its functions too.
+
+    >>> sorted(names_in(compile("def check(f):\\n  x = g(f)\\n  assert math.pi", "", "exec")))
+    ['check', 'g', 'math', 'pi']
+    """
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= names_in(constant)
+    return names
 
 
 def verdict_of(error: BaseException, tests: str) -> tuple[str, str]:

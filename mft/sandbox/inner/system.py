@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -21,6 +20,7 @@ CALLS = {"x86_64": {"clone": 56, "pivot_root": 155, "capset": 126}, "aarch64": {
 """Numbers of the calls that glibc does not wrap. Source: the kernel's syscall tables of these architectures."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 
 def _checked(result: int, what: str) -> int:
@@ -67,15 +67,23 @@ def set_hostname(name: str) -> None:
 
 
 def prctl(option: int, value: int = 0) -> None:
-    zero = ctypes.c_ulong(0)
-    _checked(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero), f"prctl {option}")
+    _checked(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
 
 
 def map_ids(uid: int, gid: int, inside: int) -> None:
     """In a user namespace that was just made: `inside` stands for these ids of the one around it, and nothing else exists."""
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{inside} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{inside} {gid} 1")
+    write("/proc/self/setgroups", "deny")
+    write("/proc/self/uid_map", f"{inside} {uid} 1")
+    write("/proc/self/gid_map", f"{inside} {gid} 1")
+
+
+def write(file: str, text: str) -> None:
+    """One write of a small text, which is what the kernel's own files expect."""
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def drop_capabilities() -> None:
@@ -83,7 +91,7 @@ def drop_capabilities() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     for capability in range(LAST_CAPABILITY + 1):
-        if _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
+        if _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break                                   # the kernel knows no such capability, nor a higher one
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)   # version 3, this process
     _checked(_libc.syscall(ctypes.c_long(_number("capset")), header, (ctypes.c_uint32 * 6)()), "capset")

@@ -3,7 +3,7 @@
 import json
 import os
 
-from .sides import DETAIL, fresh_module, read_text, run_text, verdict_of
+from .sides import DETAIL, compiled, fresh_module, read_text, run, verdict_of
 
 
 def whole_side(text: int, verdict: int) -> None:
@@ -14,7 +14,7 @@ def whole_side(text: int, verdict: int) -> None:
     namespace = vars(fresh_module("solution"))
     try:
         for part in ("solution", "tests", "call"):
-            run_text(job[part], part, namespace)
+            run(compiled(job[part], part), namespace)
         status, detail = "passed", ""
     except BaseException as error:  # noqa: BLE001 - any end but the last line's is a verdict of its own
         status, detail = verdict_of(error, job["tests"])

@@ -5,6 +5,7 @@ inherits by the fork holds neither its tests nor another program's.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .cell import NOT_BUILT, OUT_OF_MEMORY, open_cell
+from .foreign import foreign_side
 from .sides import solution_side, tests_side
 from .whole import whole_side
 
@@ -30,6 +32,8 @@ def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
     for name in plan["preload"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()         # what is here stays: a fork need not look at it, nor copy its pages
     control.send(json.dumps({"ready": os.getpid()}).encode())
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, JOB_BYTES, 4)
@@ -37,7 +41,7 @@ def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
             return
         job = json.loads(message)
         try:
-            report = _run(job, descriptors, plan["limits"] | {"cpu_s": job["cpu_s"]})
+            report = _run(job, descriptors, plan["limits"] | job["limits"])
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -59,7 +63,8 @@ def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, An
                 cells.append(open_cell(lambda: tests_side(tests, b, verdict), keep=(tests, b, verdict), output=write, limits=limits))
         else:
             text, verdict = descriptors
-            cells.append(open_cell(lambda: whole_side(text, verdict), keep=(text, verdict), output=write, limits=limits))
+            side = foreign_side if job["mode"] == "foreign" else whole_side
+            cells.append(open_cell(lambda: side(text, verdict), keep=(text, verdict), output=write, limits=limits))
         os.close(write)
         write = -1
         how = _wait(cells, read, started, job["timeout_s"], limits["output_bytes"])

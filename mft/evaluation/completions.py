@@ -94,12 +94,12 @@ def _row(record: Any, columns: Columns) -> tuple[str, list[Sample]]:
     """The id and the answers of one row, not yet numbered."""
     if not isinstance(record, dict):
         raise _BadRow(f"expected an object, found {type(record).__name__}")
-    id_key = _key(record, columns.id, ID_KEYS, "an id")
+    id_key = _key(record, columns.id, ID_KEYS, "id")
     name = record[id_key]
     if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
         raise _BadRow(f"'{id_key}' is {type(name).__name__}; expected the id of a problem")
     key = columns.answer or (SOLUTION_KEY if SOLUTION_KEY in record and not any(each in record for each in ANSWER_KEYS) else None)
-    key = _key(record, key, ANSWER_KEYS, "an answer")
+    key = _key(record, key, ANSWER_KEYS, "answer")
     answers = record[key] if isinstance(record[key], list) else [record[key]]
     if not answers:
         raise _BadRow(f"'{key}' is an empty list")

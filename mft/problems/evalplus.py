@@ -32,13 +32,13 @@ TUPLES: Final[Mapping[str, frozenset[int]]] = {
 """MBPP problems whose inputs JSON wrote as lists where the problem wants tuples, by where they stand (evalplus `data/mbpp.py`)."""
 
 CHECK: Final = '''\
-{reference}
 import copy as _copy
 import math as _math
-_reference = {entry_point}
+_own = {{}}
+exec({reference!r}, _own)
+_reference = _own[{entry_point!r}]
 _ATOL = {atol!r}
 _SPECIAL = {special!r}
-_INPUTS = {inputs}
 
 
 def _floats(value):
@@ -72,19 +72,25 @@ def _same(out, expected, arguments):
     return atol != 0 and _close(out, expected, atol)
 
 
-def check(candidate):
-    always = True
-    wrong = []
-    for arguments in _INPUTS:
-        expected = _reference(*_copy.deepcopy(arguments))
-        out = candidate(*_copy.deepcopy(arguments))
-        always = always and (out is True if _SPECIAL == "are_equivalent" else out == 0 if _SPECIAL == "sum_div" else False)
-        if not _same(out, expected, arguments):
-            wrong.append((arguments, expected, out))
-            if not always:
-                break
-    assert not wrong or always, "{entry_point}" + repr(tuple(wrong[0][0]))[:200] + " is " + repr(wrong[0][2])[:200] + ", expected " + repr(
-        wrong[0][1])[:200]
+def _checker(inputs, earlier):
+    def check(candidate):
+        if earlier:
+            earlier(candidate)
+        always, wrong = True, []
+        for arguments in inputs:
+            expected = _reference(*_copy.deepcopy(arguments))
+            out = candidate(*_copy.deepcopy(arguments))
+            always = always and (out is True if _SPECIAL == "are_equivalent" else out == 0 if _SPECIAL == "sum_div" else False)
+            if not _same(out, expected, arguments):
+                wrong.append((arguments, expected, out))
+                if not always:
+                    break
+        assert not wrong or always, {entry_point!r} + repr(tuple(wrong[0][0]))[:200] + " is " + repr(wrong[0][2])[:200] + ", expected " + repr(
+            wrong[0][1])[:200]
+    return check
+
+
+check = _checker({inputs}, globals().get("check"))
 '''
 
 

@@ -8,6 +8,7 @@ from mft.conversation import Message
 from mft.evaluation.programs import user_text
 from mft.evaluation.protocol import Protocol as Rules
 from mft.formats.base import PromptFormat, joined
+from mft.generation.completion import stop_position
 from mft.generation.openai_endpoint import Ask, Endpoints
 from mft.problems.problem import Problem
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from mft.tokenization.load import TextTokenizer
+
+
+MOST_STOPS = 4
+"""Stop strings that every server takes; answers are cut here at the others, which only costs their tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +116,10 @@ class EndpointWriter:
             self.endpoints.extra |= {"continue_final_message": True, "add_generation_prompt": False}
         asks = [Ask(self._prompt(problem, rules), seed) for problem in problems]
         for index, answer in self.endpoints.answers(asks, temperature=rules.decoding.temperature, top_p=rules.decoding.top_p,
-                                                    max_tokens=rules.decoding.max_new_tokens, stops=stops[:4]):
-            yield index, Written(answer.text, answer.finish_reason, answer.tokens)
+                                                    max_tokens=rules.decoding.max_new_tokens, stops=stops[:MOST_STOPS]):
+            cut = stop_position(answer.text, stops)
+            yield index, (Written(answer.text, answer.finish_reason, answer.tokens) if cut is None else
+                          Written(answer.text[:cut], "stop", answer.tokens))
 
     def _prompt(self, problem: Problem, rules: Rules) -> str | list[dict[str, str]]:
         text = user_text(problem, rules)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from mft.config.yaml import Document, KeyPath
 
-TAGS = ("kind", "type")
+TAGS = ("kind", "type", "benchmark")
 """The keys that say which model of a tagged union an entry is."""
 
 LONGEST = 80

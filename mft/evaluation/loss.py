@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 import mft
 from mft.errors import CheckFailed, DataError
+from mft.evaluation.divergences import Divergences
 from mft.evaluation.models import ModelUnderTest, loaded_in_turn
 from mft.evaluation.verdict import CLEARLY, TOLERATED, LossTable, Verdict, judge, loss_table
 from mft.formats.base import PromptFormat
@@ -39,6 +40,8 @@ class LossResult:
     overall: LossTable
     verdict: Verdict
     protocol: dict[str, Any]
+    divergence: dict[str, Any] | None = None
+    """`reference`, `tokens`, and `models`: name -> mean KL(reference || model) in nats, its error, share of equal first choices."""
 
     def to_json(self) -> dict[str, Any]:
         """As written to `result.json`."""
@@ -47,7 +50,8 @@ class LossResult:
 
 def evaluate_loss(samples: Sequence[TokenizedSample], tasks: Sequence[str], models: Sequence[ModelUnderTest], *, context: int,
                   prompt_format: PromptFormat, tokenizer: TextTokenizer, progress: Callable[[str, int, int], None] | None = None,
-                  visit: Callable[[str, PreTrainedModel | PeftModel], None] | None = None) -> LossResult:
+                  visit: Callable[[str, PreTrainedModel | PeftModel], None] | None = None,
+                  divergence_from: str | None = None) -> LossResult:
     """Score the samples with each model and compare every model with the first.
 
     Args:
@@ -57,6 +61,7 @@ def evaluate_loss(samples: Sequence[TokenizedSample], tasks: Sequence[str], mode
         prompt_format: what the samples were rendered with; recorded, as is `tokenizer`.
         progress: called as `progress(model name, rows done, rows)`.
         visit: called with each model once it is scored, while it is loaded (to write out answers).
+        divergence_from: the name of the model whose next-token distributions those of every other one are compared with.
 
     Raises:
         DataError: no samples, or one longer than `context`.
@@ -64,21 +69,24 @@ def evaluate_loss(samples: Sequence[TokenizedSample], tasks: Sequence[str], mode
     """
     if not samples:
         raise DataError("there is no held-out row to evaluate on; the data's manifest says what was kept for validation")
-    scores: dict[str, list[SampleScore]] = {}
-    for name, model in loaded_in_turn(models):
-        report = None if progress is None else lambda done, rows, name=name: progress(name, done, rows)
-        scores[name] = score_samples(model, samples, context=context, progress=report)
-        _check_finite(name, scores[name], samples)
-        if visit:
-            visit(name, model)
-        del model
+    found: dict[str, list[SampleScore]] = {}
+    with Divergences(divergence_from, samples, context) as divergences:
+        for name, model in loaded_in_turn(sorted(models, key=lambda each: each.name != divergence_from)):
+            report = None if progress is None else lambda done, rows, name=name: progress(name, done, rows)
+            found[name] = score_samples(model, samples, context=context, progress=report)
+            _check_finite(name, found[name], samples)
+            divergences.take(name, model)
+            if visit:
+                visit(name, model)
+            del model
+    scores = {model.name: found[model.name] for model in models}
     by_task = {task: loss_table({name: [score for score in those if score.task_id == index] for name, those in scores.items()})
                for index, task in enumerate(tasks)}
     overall = loss_table(scores)
     for name, loss in overall.loss.items():
         logger.info("%s: loss %.4f over %d rows, %d trained tokens", name, loss, overall.rows, overall.tokens)
     protocol = _protocol(models, context, prompt_format, tokenizer)
-    return LossResult(tuple(scores), by_task, overall, judge(by_task, overall), protocol)
+    return LossResult(tuple(scores), by_task, overall, judge(by_task, overall), protocol, divergences.facts())
 
 
 def check(result: LossResult) -> None:

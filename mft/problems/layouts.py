@@ -5,6 +5,7 @@
 | completion | `prompt` and `canonical_solution` | HumanEval, HumanEval-X, HumanEvalPack, humaneval_python_cn |
 | instruction | as above, and the solution is a whole program (`test` is a list) | mbpp_x_zh |
 | instruction | `code`, and `text` or `prompt` | MBPP, sanitized MBPP |
+| either | `base_input`, `plus_input` and `canonical_solution`: inputs instead of tests, see mft/problems/evalplus.py | HumanEval+, MBPP+ |
 """
 
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from mft.errors import DataError
+from mft.problems.evalplus import evalplus_problem, is_evalplus
 from mft.problems.problem import Language, Problem
 
 LANGUAGES: Final[Mapping[str, Language]] = {
@@ -47,6 +49,8 @@ def to_problem(record: Any, benchmark: str, where: str) -> Problem:
         raise DataError(f"{where}: expected an object, found {type(record).__name__}")
     if "task_id" not in record:
         raise DataError(f"{where}: a problem needs 'task_id'; found {', '.join(record) or 'no key'}; {OTHER_KEYS}")
+    if is_evalplus(record):
+        return evalplus_problem(record, benchmark, where)
     if "canonical_solution" in record and "prompt" in record:
         style, solution, prompt = "completion", "canonical_solution", "prompt"
         if isinstance(record.get("test"), list):
@@ -65,7 +69,7 @@ def to_problem(record: Any, benchmark: str, where: str) -> Problem:
     return Problem(
         id=str(record["task_id"]), benchmark=benchmark, language=language, style="completion" if style == "completion" else "instruction",
         prompt=asked, solution=answer, entry_point=_text(record, "entry_point", where) or _entry_point(code, language),
-        tests=_tests(record, where), setup=_setup(record, where), texts=_distinct(wordings, asked))
+        tests=_tests(record, where), setup=_setup(record, where), texts=_distinct(wordings, asked), imports=_text(record, "import", where))
 
 
 def _text(record: Mapping[str, Any], field: str, where: str) -> str:

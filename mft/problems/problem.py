@@ -39,6 +39,12 @@ class Problem:
     setup: str = ""
     """Code that the tests need before them."""
 
+    plus_tests: tuple[str, ...] = ()
+    """Further tests, judged beside `tests` (evalplus' `plus_input`); empty where the benchmark has none."""
+
+    imports: str = ""
+    """Imports at the head of the prompt that the test's own file repeats (HumanEval-X, Go)."""
+
     texts: tuple[str, ...] = ()
     """What is asked for, in other words or another language than in the prompt; no wording stands twice."""
 

@@ -8,6 +8,7 @@ from mft.files import write_text
 from mft.report.markup import Html, joined, tag
 from mft.report.read import read_run
 from mft.report.records import Run
+from mft.report.sections.benchmarks import benchmark_section, problems_section, title_of
 from mft.report.sections.data import all_drops, data_section, drops_section
 from mft.report.sections.evaluation import evaluation_section, generations_section
 from mft.report.sections.merge import merge_section
@@ -54,6 +55,8 @@ def _sections(run: Run) -> Iterator[tuple[str, str, Html]]:
         yield (anchor := _anchor("results", number)), "Before and after", evaluation_section(run, evaluation, anchor)
         if evaluation.generations:
             yield (anchor := _anchor("generations", number)), "Generations", generations_section(evaluation.generations, anchor)
+    for number, benchmark in enumerate(run.benchmarks):
+        yield (anchor := _anchor("benchmark", number)), title_of(benchmark), benchmark_section(benchmark, anchor)
     several = len(run.trainings) > 1
     for number, training in enumerate(run.trainings):
         def named(title: str, stage: str = training.stage) -> str:
@@ -70,6 +73,10 @@ def _sections(run: Run) -> Iterator[tuple[str, str, Html]]:
     for number, merge in enumerate(run.merges):
         title = f"Merge check: {merge.stage}" if len(run.merges) > 1 else "Merge check"
         yield (anchor := _anchor("merge", number)), title, merge_section(merge, anchor, title)
+    for number, benchmark in enumerate(run.benchmarks):
+        anchor = _anchor("problems", number)
+        if problems := problems_section(benchmark, anchor):
+            yield anchor, "Problems", problems
     yield "run", "The run", run_section(run, "run")
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mft.errors import DataError
 from mft.files import read_json
+from mft.report.benchmarks import EVALUATION, BenchmarkEvaluation, is_benchmark, single_evaluation, stage_evaluation
 from mft.report.curve import read_curve
 from mft.report.records import DataBuild, Evaluation, MergeCheck, Run, Stage, Training
 
@@ -25,6 +26,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         DataError: there is no `run.json`, or a file in the folder is broken; the message names the file and the key.
     """
+    if not (folder / RUN).is_file() and (folder / EVALUATION).is_file():
+        return _read_evaluation(folder)
     if not (folder / RUN).is_file():
         raise DataError(f"{folder}: has no {RUN}, so there is no run to report on; "
                         "give the output folder of `mft run` or `mft train`")
@@ -44,7 +47,17 @@ def read_run(folder: Path) -> Run:
         mft=head.get("mft") or versions.get("mft"), versions=versions, stages=stages,
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None,
         data=_of(found, DataBuild), trainings=_of(found, Training), merges=_of(found, MergeCheck),
-        evaluations=_of(found, Evaluation), absent=tuple(absent))
+        evaluations=_of(found, Evaluation), benchmarks=_of(found, BenchmarkEvaluation), absent=tuple(absent))
+
+
+def _read_evaluation(folder: Path) -> Run:
+    """The folder of one `mft evaluate`."""
+    found = single_evaluation(folder)
+    head = _read_object(folder / EVALUATION)
+    versions = dict(head.get("versions") or {})
+    return Run(name=folder.resolve().name, status="done", mft=versions.get("mft"), versions=versions,
+               stages=(Stage(folder.name, "evaluate", head.get("seconds")),), config=None, data=(), trainings=(), merges=(), evaluations=(),
+               benchmarks=(found,), absent=())
 
 
 T = TypeVar("T")
@@ -68,6 +81,9 @@ def _read_stages(folder: Path, stages: tuple[Stage, ...], single: bool) -> tuple
                 absent.append(f"{subject} ({path.relative_to(folder).as_posix()} is not there)")
                 continue
             record = {**_read_object(path), "stage": stage.name}
+            if kind == "evaluate" and is_benchmark(record):
+                found.append(stage_evaluation(home, record, stage.name))
+                continue
             if kind == "train":
                 metrics = home / METRICS
                 record["curve"] = read_curve(metrics) if metrics.is_file() else None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mft.report.benchmarks import BenchmarkEvaluation
 from mft.report.curve import Curve
 
 
@@ -195,6 +196,8 @@ class Evaluation:
     verdict: Verdict | None = None
     generations: tuple[Generation, ...] = ()
     protocol: dict[str, Any] = field(default_factory=dict)
+    divergence: dict[str, Any] | None = None
+    """`reference`, `tokens`, and `models`: name -> `kl`, `kl_standard_error`, `top1_agreement`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,7 @@ class Run:
     trainings: tuple[Training, ...]
     merges: tuple[MergeCheck, ...]
     evaluations: tuple[Evaluation, ...]
+    benchmarks: tuple[BenchmarkEvaluation, ...]
     absent: tuple[str, ...]
 
     def kind_of(self, stage: str) -> str | None:

@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from mft.config.load import load_config
 from mft.config.model import StrictModel
 from mft.errors import ConfigError
-from mft.evaluation.config import LossOptions
+from mft.evaluation.config import CodeOptions, LossOptions
 from mft.merging.config import MergeOptions
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
 from mft.quantization.config import CALIBRATED, QuantizeOptions
@@ -81,13 +81,20 @@ class EvaluateStage(Named, LossOptions):
     kind: Literal["evaluate"]
 
 
+class BenchmarkStage(Named, CodeOptions):
+    """pass@k of several models on a code benchmark."""
+
+    kind: Literal["evaluate"]
+
+
 class ReportStage(Named):
     """One HTML page of the whole run."""
 
     kind: Literal["report"]
 
 
-Stage = Annotated[DataStage | TrainStage | MergeStage | QuantizeStage | EvaluateStage | ReportStage, Field(discriminator="kind")]
+AnyEvaluateStage = Annotated[EvaluateStage | BenchmarkStage, Field(discriminator="benchmark")]
+Stage = Annotated[DataStage | TrainStage | MergeStage | QuantizeStage | AnyEvaluateStage | ReportStage, Field(discriminator="kind")]
 NEEDS: dict[str, dict[str, set[str]]] = {"train": {"data": {"data"}, "init_from": {"train", "merge"}}, "merge": {"adapter": {"train"}},
                                          "quantize": {"data": {"data"}}}
 """kind -> key -> kinds that the earlier stage may have which the key names (null: none)."""
@@ -152,10 +159,13 @@ def _misfits(stage: Stage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
     if isinstance(stage, MergeStage) and _trains_every_weight(earlier.get(stage.adapter)):
         yield Misfit(("adapter",), f"'{stage.adapter}' trains every weight (adapter.type: full), so there is nothing to merge; its folder "
                                    "holds the whole model")
-    if isinstance(stage, EvaluateStage):
+    if isinstance(stage, EvaluateStage | BenchmarkStage):
         for model in stage.models:
             if model != "base":
                 yield from _reference("models", model, {"train", "merge"}, earlier)
+        for model in stage.nf4:
+            if model in earlier:
+                yield from _reference("nf4", model, {"merge"}, earlier)
     if isinstance(stage, QuantizeStage):
         yield from _quantize_misfits(stage, earlier)
     if isinstance(stage, TrainStage):

@@ -20,13 +20,15 @@ from mft.merging.merge import DISTANCES, merge
 from mft.merging.merge import RESULT as MERGE_RECORD
 from mft.modeling.added_tokens import STORE, extend_base
 from mft.modeling.base import check_context, read_model_config, resolve_base
+from mft.modeling.config import QuantizationConfig
 from mft.quantization.config import QuantizeOptions, absolute_texts
 from mft.quantization.job import FACTS as QUANTIZE_RECORD
 from mft.quantization.matrix import Request, quantize
 from mft.release.card import CARD, finish_folder
 from mft.release.records import RunRecords
+from mft.runs.benchmark_stage import run_benchmark
 from mft.runs.build import rows_bar
-from mft.runs.config import DataStage, EvaluateStage, MergeStage, ProjectConfig, QuantizeStage, ReportStage, TrainStage
+from mft.runs.config import BenchmarkStage, DataStage, EvaluateStage, MergeStage, ProjectConfig, QuantizeStage, ReportStage, TrainStage
 from mft.runs.launch import start_ranks
 from mft.runs.progress import progress_bar
 from mft.runs.tracking import tracking_options
@@ -37,6 +39,10 @@ from mft.training.tokens import RunTokens, encode_run
 
 ReportWriter = Callable[[Path, Path], Path]
 """(run folder, page) -> page. The report is written by a neighbour on this floor, so the command line hands it in."""
+
+
+NF4 = QuantizationConfig()
+"""How a model of `nf4` in an evaluate stage is held."""
 
 
 def do_nothing() -> None:
@@ -193,11 +199,14 @@ def run_quantize(context: StageContext, stage: QuantizeStage) -> dict[str, Any]:
     return quantize(quantize_request(context, stage))
 
 
-def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
-    """Score every model on the held-out rows, write out some answers, and keep all of it in `result.json`."""
+def run_evaluate(context: StageContext, stage: EvaluateStage | BenchmarkStage) -> dict[str, Any]:
+    """Score every model on the held-out rows, write out some answers, and keep all of it in `result.json`; or judge a code benchmark."""
     train_stage = _train_stage_of(context.config, stage)
+    models = [*(_model_under_test(context, train_stage, name) for name in stage.models),
+              *(ModelUnderTest(f"{name}-nf4", context.out / name, NF4, attention=context.config.model.attention) for name in stage.nf4)]
+    if isinstance(stage, BenchmarkStage):
+        return run_benchmark(stage, models, context.folder, context.beside, overwrite=context.overwrite, replace_other=context.replace)
     tokens = encode_stage(context, train_stage)
-    models = [_model_under_test(context, train_stage, name) for name in stage.models]
     longest = read_model_config(context.base).get("max_position_embeddings", context.config.model.context)
     exercises = pick_exercises(read_built(context.out / train_stage.data)["validation"], tokens.prompt_format, tokens.tokenizer,
                                number=stage.generations,
@@ -211,7 +220,7 @@ def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
     with progress_bar("score") as report:
         result = evaluate_loss(tokens.validation, tokens.task_names, models, context=context.config.model.context,
                                prompt_format=tokens.prompt_format, tokenizer=tokens.tokenizer, visit=write_answers,
-                               progress=lambda _, done, rows: report(done, rows))
+                               divergence_from=stage.divergence_from, progress=lambda _, done, rows: report(done, rows))
     facts = {**result.to_json(), "generations": [generation.to_json() for generation in generations]}
     with atomic_folder(context.folder, replace=True) as partial:
         write_json(partial / "result.json", facts)
@@ -219,10 +228,10 @@ def run_evaluate(context: StageContext, stage: EvaluateStage) -> dict[str, Any]:
 
 
 def _verdict_faults(result: dict[str, Any]) -> Sequence[str]:
-    return list(result["verdict"]["faults"])
+    return list(result["verdict"]["faults"]) if "verdict" in result else []
 
 
-def _train_stage_of(config: ProjectConfig, stage: EvaluateStage) -> TrainStage:
+def _train_stage_of(config: ProjectConfig, stage: EvaluateStage | BenchmarkStage) -> TrainStage:
     """The train stage behind the first model that has one, else the last train stage."""
     merges = {other.name: other.adapter for other in config.stages if isinstance(other, MergeStage)}
     trains = {other.name: other for other in config.stages if isinstance(other, TrainStage)}

@@ -14,7 +14,7 @@ import numpy as np
 
 from mft.conversation import Conversation, Message, Span
 from mft.errors import FormatError
-from mft.formats.base import PromptFormat
+from mft.formats.base import PromptFormat, Segment
 from mft.tokenization.sections import Section, refuse_text_faults, split_sections
 
 if TYPE_CHECKING:
@@ -116,15 +116,17 @@ def encode_many(conversations: Sequence[Conversation], prompt_format: PromptForm
     return [[row for plan in own for row in _rows(plan.sections, texts, tokenizer, plan.name)] for own in plans]
 
 
-def encode_prompt(messages: Sequence[Message], prompt_format: PromptFormat, tokenizer: "TextTokenizer") -> list[int]:
+def encode_prompt(messages: Sequence[Message], prompt_format: PromptFormat, tokenizer: "TextTokenizer", *, prefill: str = "") -> list[int]:
     """The ids of a prompt as they are served: each section one string, whatever the format does in training.
+
+    `prefill`: text that the answer begins with, encoded as a server encodes it behind the prompt, in one string with its last section.
 
     Raises:
         As `encode`.
     """
     refuse_text_faults(messages, tokenizer, "prompt", prompt=True)
     ids: list[int] = []
-    for section in split_sections(prompt_format.render_prompt(messages)):
+    for section in split_sections([*prompt_format.render_prompt(messages), *([Segment(prefill)] if prefill else [])]):
         ids += tokenizer.encode_text(section.text)
         if section.end is not None:
             ids.append(tokenizer.control_id(section.end))

@@ -19,7 +19,7 @@ def evaluation_section(run: Run, evaluation: Evaluation, anchor: str) -> Html:
     lead = (f"Loss on held-out rows that no training step saw: the mean negative log-likelihood of the answer tokens, in nats. "
             f"Lower is better. Every model reads the same rows, so the differences to {base} are paired.")
     return section(anchor, "Before and after", lead, _verdict(evaluation), _change_chart(evaluation, base, after),
-                   _table(run, evaluation),
+                   _table(run, evaluation), _distances(evaluation),
                    tag("p", "± is one standard error of the paired difference. ↓ and ↑ mark a change larger than that; "
                             "≈ one that is not; a single row has no standard error. Perplexity is exp(loss). "
                             "Point at a number to see all its digits.", class_="note"),
@@ -90,6 +90,20 @@ def _table(run: Run, evaluation: Evaluation) -> Html:
     rows = [_cells(task, held, evaluation.models, changed) for task, held in evaluation.tasks.items()]
     foot = _cells(ALL, evaluation.overall, evaluation.models, changed) if evaluation.overall else None
     return table(columns, rows, foot=foot, class_="results")
+
+
+def _distances(evaluation: Evaluation) -> Html | None:
+    """How far the models' next-token distributions are from one of them."""
+    far = evaluation.divergence
+    if far is None:
+        return None
+    columns = [Column("model", numeric=False), Column("KL (nats)"), Column("same first token"), Column("perplexity on these rows")]
+    rows = [[name, f"{one['kl']:.5f} \u00b1 {one['kl_standard_error']:.5f}", f"{100 * one['top1_agreement']:.2f}%",
+             decimal(one["perplexity"], 3)] for name, one in far["models"].items()]
+    return joined([tag("h3", f"Distance from {far['reference']}"), table(columns, rows),
+                   tag("p", f"Mean KL divergence of a model's next-token distribution from that of {far['reference']}, over "
+                            f"{count(far['tokens'])} trained tokens, with its standard error; how often both say the same token first.",
+                       class_="note")])
 
 
 def _title(run: Run, model: str) -> Html:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mft.report.markup import Column, Html, facts, joined, section, table, tag
 from mft.report.records import Evaluation, Held, Run
+from mft.report.sections.benchmarks import percent, title_of
 from mft.report.sections.evaluation import change_class, change_text
 from mft.report.sections.merge import merge_holds
 from mft.report.units import count, decimal, duration
@@ -25,6 +26,10 @@ def _tiles(run: Run) -> Iterator[Html]:
     for evaluation in run.evaluations:
         if evaluation.overall is not None and len(evaluation.models) > 1:
             yield _loss_tile(evaluation, evaluation.overall)
+    for benchmark in run.benchmarks:
+        best = max(benchmark.scores, key=lambda score: score.pass_at["pass@1"])
+        yield _tile(f"{title_of(benchmark)} pass@1", percent(best.pass_at["pass@1"]),
+                    f"{best.name}, {percent(best.ci95[0])} to {percent(best.ci95[1])}")
     if run.data:
         kept, read = sum(build.kept for build in run.data), sum(build.read for build in run.data)
         yield _tile("rows kept", count(kept), f"of {count(read)} read")

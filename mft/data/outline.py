@@ -8,7 +8,7 @@ class Outline:
     """A row without its messages, so that splitting, mixing and shuffling take memory by the row and not by its length.
 
     `origin` is the place alone (`a.jsonl:3`). `choice` is `mft.data.mixture.draw.text_choice` of the messages, empty where the
-    mixture chooses by ids alone. `shard` and `row` say where the messages lie.
+    mixture leaves nothing to choose. `shard` and `row` say where the messages lie.
     """
 
     id: str

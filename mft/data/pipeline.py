@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation")
 FACTS = ("read", "kept", "emitted", "dropped", "per_task", "sha256", "steps", "joined", "mixture")
-BUILDER = 3
+BUILDER = 4
 """Raised when the same recipe over the same files gives other rows or another folder, so that an old build is not taken for the new one."""
 
 

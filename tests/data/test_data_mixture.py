@@ -97,6 +97,18 @@ def test_a_weight_below_one_leaves_rows_out_and_counts_them():
     assert (ledger.read, ledger.kept, dict(ledger.dropped)) == (1011, kept + 11, {"sampled_out": 1000 - kept})
 
 
+@pytest.mark.parametrize("weight", [0.5, 1.5])
+def test_a_fraction_takes_the_same_rows_when_another_source_has_their_bare_ids(weight):
+    def taken(names):
+        rows = [Conversation(name, "a", (Message("user", f"q {n}"), Message("assistant", "a")), f"a.jsonl:{n}", "") for n, name in names]
+        out = emit(recipe({"a": weight}), {"train": rows, "validation": []})[0]["train"]
+        return sorted(r.messages[0].content for r in out)
+
+    alone = taken([(n, str(n) if n < 20 else f"{n % 20}@a.jsonl:{n}") for n in range(100)])
+    assert taken([(n, f"{n % 20}@a.jsonl:{n}") for n in range(100)]) == alone
+    assert 100 * weight - 20 < len(alone) < 100 * weight + 20   # rows of one id are drawn apart
+
+
 def test_which_rows_a_fraction_takes_depends_on_the_seed_alone():
     parts = {"train": [row("a", str(n)) for n in range(300)], "validation": []}
     first, again = (emit(recipe({"a": 0.5}), parts)[0]["train"] for _ in range(2))

@@ -54,7 +54,7 @@ def test_quotas_are_exact_and_what_is_over_is_counted():
     assert (ledger.read, ledger.kept, dict(ledger.dropped)) == (1401, 451, {"over_quota": 950})
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(available=st.integers(1, 60), quota=st.integers(1, 200), epochs=st.integers(1, 4), seed=st.integers(0, 9))
 def test_a_quota_is_met_to_the_row_or_its_shortfall_is_what_is_missing(available, quota, epochs, seed):
     config = recipe({"type": "quotas", "quotas": {"a": quota}, "max_epochs": epochs}, ("a",), seed)
@@ -132,7 +132,7 @@ def test_how_many_rows_are_asked_for(mixture, available, expected):
     assert requested(mixture, available) == expected
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(total=st.integers(1, 10_000), ratios=st.lists(st.integers(1, 999), min_size=1, max_size=9))
 def test_shares_are_met_to_less_than_a_row_and_add_up(total, ratios):
     shares = {str(index): Fraction(ratio, sum(ratios)) for index, ratio in enumerate(ratios)}
@@ -141,7 +141,7 @@ def test_shares_are_met_to_less_than_a_row_and_add_up(total, ratios):
     assert all(abs(rows[name] - total * share) < 1 for name, share in shares.items())
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(available=st.lists(st.integers(1, 5000), min_size=2, max_size=6), temperature=st.floats(0.5, 20), epochs=st.integers(1, 3))
 def test_without_a_total_no_task_falls_short_and_one_gives_nearly_all(available, temperature, epochs):
     have = {f"t{index}": number for index, number in enumerate(available)}

@@ -139,7 +139,7 @@ def test_the_hash_of_known_rows_is_known(tmp_path):
                                      "split: {validation: 0.2, by: id}\n")
     result = build(tmp_path / "r.yaml")
     assert [row.id for row in result.rows["validation"]] == ["19", "2", "10", "4"]
-    assert result.facts["sha256"] == "bbebd3dc908a269c666e9779ac37072316b9eb03e58933e8b0d7c2412e3253d0"
+    assert result.facts["sha256"] == "f9d255d49e0d55f5551f75e592b1bf792e4127d9f4a131c79c340e97f6e030e8"
 
 
 def test_a_finished_build_is_returned_as_it_is(recipe, tmp_path, monkeypatch):

@@ -267,6 +267,24 @@ def test_text_mask_and_served_ids_hold_on_all_records(name, vocabulary, shared_d
         assert (faults, found) == (CHAT_FAULTS, (15259, 21163, several, rows))
 
 
+@pytest.mark.parametrize("vocabulary", ["llama2", "deepseek"])
+def test_the_encoding_of_2023_trains_the_answers_and_their_end_marks_alone(vocabulary, shared_data, folders):
+    """It is excepted from law 3 by name, not from laws 2 and 4."""
+    case = setting("codefuse_2023", folders[vocabulary])
+    tokenizer, counts = case.tokenizer, Counter()
+    for where, messages in records(shared_data, every=60):
+        if messages is None or encoding_fault(messages, case.prompt_format, tokenizer):
+            counts["fault"] += 1
+            continue
+        (row,) = encode_rows(Conversation(where, "task", messages), case.prompt_format, tokenizer)
+        runs = trained_runs(row, {tokenizer.control_id(case.prompt_format.end_token)})
+        answers = [message.content for message in messages if message.role == "assistant" and message.train]
+        assert [tokenizer.decode(ids[:-1]) for _, ids in runs] == answers
+        assert sum(index in tokenizer.control for index in row.input_ids) == sum(message.role == "assistant" for message in messages)
+        counts["conversations"] += 1
+    assert counts["conversations"] > 225
+
+
 TEMPLATES = ("a{0}b", "{0}", "{0}{0}", "{0}<|role_end|>", "x {0} y\n{0}", " {0} ")
 
 

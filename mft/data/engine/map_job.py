@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mft.conversation import Conversation
-from mft.data.config import RecipeConfig
+from mft.data.config import RecipeConfig, copies_of
 from mft.data.engine.jobs import Job
 from mft.data.engine.plan import Shard
 from mft.data.engine.read import read_shard
@@ -102,7 +102,8 @@ class _Kept:
         self._keys: list[bytes] = []
         self._outlines: list[tuple[str, int, int, bytes]] = []
         self._group = _key_maker(job.folder, *job.group) if job.group else None
-        self._chooses = not isinstance(job.recipe.mixture, ProportionalMixture)
+        self._chooses = not isinstance(job.recipe.mixture, ProportionalMixture) or any(
+            copies_of(task.weight)[1] for task in job.recipe.tasks.values())
 
     def through(self, rows: Iterator[Conversation], steps: RowSteps) -> Iterator[Conversation]:
         """The rows that all steps keep."""

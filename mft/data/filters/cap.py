@@ -7,7 +7,8 @@ from typing import Final
 
 from mft.conversation import Conversation
 from mft.data.filters.config import CapStep
-from mft.data.filters.parts import row_hash, texts_of
+from mft.data.filters.parts import CHOICE_BYTES, choice_of, choice_rank, texts_of
+from mft.data.ids import own_id
 from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
 from mft.files import sha256_json
 
@@ -23,16 +24,17 @@ class Cap(GroupStep):
         self._groups = self._capped = 0
 
     def key(self, row: Conversation) -> bytes:
-        """32 bytes: a hash of what the rows of one group share; nothing where that is part of the id, which is not final here."""
-        return b"" if self.config.by == "id_prefix" else bytes.fromhex(sha256_json(self._shared(row)))
+        """48 bytes: what decides which rows of a group stay, and a hash of what the rows of one group share."""
+        return choice_of(row) + bytes.fromhex(sha256_json(self._shared(row)))
 
     def judge_keys(self, keys: Sequence[bytes], names: Sequence[RowName]) -> Sequence[Verdict]:
-        groups: defaultdict[bytes | tuple[str, ...], list[int]] = defaultdict(list)
-        for index, (key, name) in enumerate(zip(keys, names, strict=True)):
-            groups[self._prefix(name.id) if self.config.by == "id_prefix" else key].append(index)
+        groups: defaultdict[bytes, list[int]] = defaultdict(list)
+        for index, key in enumerate(keys):
+            groups[key[CHOICE_BYTES:]].append(index)
+        ranks = [choice_rank(key[:CHOICE_BYTES], name.task, "cap", self.config.seed) for key, name in zip(keys, names, strict=True)]
         verdicts = [KEEP] * len(keys)
         for members in groups.values():
-            by_hash = sorted(members, key=lambda index: row_hash(names[index], "cap", self.config.seed))
+            by_hash = sorted(members, key=ranks.__getitem__)
             for index in by_hash[self.config.rows:]:
                 verdicts[index] = drop("over_cap", f"of {len(members)} rows")
         self._groups, self._capped = len(groups), sum(len(members) > self.config.rows for members in groups.values())
@@ -42,9 +44,9 @@ class Cap(GroupStep):
         """`groups`, and how many of them had too many rows."""
         return {"groups": self._groups, "capped": self._capped}
 
-    def _prefix(self, name: str) -> tuple[str, ...]:
-        prefix, found, _ = name.partition(self.config.separator)
-        return (prefix,) if found else ("", name)
+    def _prefix(self, row: Conversation) -> tuple[str, ...]:
+        prefix, found, _ = own_id(row).partition(self.config.separator)
+        return (prefix,) if found else ("", prefix, choice_of(row).hex())   # a group of its own
 
     def _shared(self, row: Conversation) -> str | tuple[str, ...]:
         if self.config.by == "task":
@@ -53,5 +55,5 @@ class Cap(GroupStep):
             place = PLACE.match(row.origin)
             return place[1] if place else row.origin
         if self.config.by == "id_prefix":
-            return self._prefix(row.id)
+            return self._prefix(row)
         return tuple(" ".join(text.split()) for text in texts_of(row, self.config.by))

@@ -130,7 +130,7 @@ class RepetitionStep(StrictModel):
 
 
 class SampleStep(StrictModel):
-    """Keep a part of the rows, chosen by the hash of seed, task and id; the others are `not_sampled`."""
+    """Keep a part of the rows, chosen by the hash of seed, task, own id and text; the others are `not_sampled`."""
 
     type: Literal["sample"]
 
@@ -151,7 +151,7 @@ class SampleStep(StrictModel):
 
 
 class CapStep(StrictModel):
-    """Keep at most `rows` rows of each group, chosen by the hash of seed, task and id; the others are `over_cap`."""
+    """Keep at most `rows` rows of each group, chosen by the hash of seed, task, own id and text; the others are `over_cap`."""
 
     type: Literal["cap"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mft.conversation import Conversation
 from mft.data.filters.config import SampleStep
-from mft.data.filters.parts import row_hash
+from mft.data.filters.parts import choice_of, choice_rank
 from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
 
 WHOLE = 1 << 256
@@ -19,11 +19,11 @@ class Sample(GroupStep):
         self._short_by = 0
 
     def key(self, row: Conversation) -> bytes:
-        """Nothing: task and id decide."""
-        return b""
+        """16 bytes: what decides beside the task."""
+        return choice_of(row)
 
     def judge_keys(self, keys: Sequence[bytes], names: Sequence[RowName]) -> Sequence[Verdict]:
-        hashes = [row_hash(name, "sample", self.config.seed) for name in names]
+        hashes = [choice_rank(key, name.task, "sample", self.config.seed) for key, name in zip(keys, names, strict=True)]
         if self.config.fraction is not None:
             limit = int(self.config.fraction * WHOLE)
             return [KEEP if value < limit else drop("not_sampled") for value in hashes]

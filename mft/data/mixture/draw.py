@@ -15,7 +15,10 @@ from mft.data.split import Row, hash_fraction
 def number_of_copies(row: Conversation | Outline, weight: float, seed: int) -> int:
     """How often a row is emitted by `weight`: the whole part of it, and once more for a share of the rows, each drawn on its own."""
     whole, share = copies_of(weight)
-    return whole + (hash_fraction(f"weight:{seed}:{row.task}:{row.id}") < share)
+    if not share:
+        return whole
+    name, text = choice_key(row, seed)
+    return whole + (hash_fraction(f"weight:{name.hex()}:{text.hex()}") < share)
 
 
 def draw_exactly(rows: Sequence[Row], wanted: int, seed: int) -> dict[str, int]:

@@ -239,17 +239,14 @@ def test_an_optimizer_that_needs_a_gpu():
 
 
 def test_a_recipe_whose_files_are_not_there(tmp_path):
-    config = tmp_path / "project.yaml"
+    config, recipe = tmp_path / "project.yaml", tmp_path / "recipe.yaml"
     config.write_text("name: p\nmodel: {base: tiny-code-llama, format: codefuse, context: 64}\n"
                       "stages: [{kind: data, name: data, recipe: recipe.yaml}]\n")
     source = "{type: jsonl, path: absent.jsonl, converter: chat_rounds}"
-    (tmp_path / "recipe.yaml").write_text(f"name: r\ntasks: {{chat: {{sources: [{source}]}}}}\n")
+    recipe.write_text(f"name: r\ntasks:\n  a: {{sources: [{source}]}}\n  b: {{sources: [{source.replace('absent', 'gone')}]}}\n")
     answer = doctor(config, only=["recipes", "tokenizer"])
-    faulty(answer, "recipes", "absent.jsonl", "put the file where the recipe looks for it, or correct ")
-    two = f"{{a: {{sources: [{source}]}}, b: {{sources: [{source.replace('absent', 'gone')}]}}}}"
-    (tmp_path / "recipe.yaml").write_text(f"name: r\ntasks: {two}\n")
-    answer = doctor(config, only=["recipes", "tokenizer"])
-    faulty(answer, "recipes", f"absent.jsonl: no such file, and 1 more, which `mft data build {tmp_path / 'recipe.yaml'} --out DIR` lists")
+    faulty(answer, "recipes", f"absent.jsonl: no such file, and 1 more, which `mft data build {recipe} --out DIR` lists",
+           f"put the file where the recipe looks for it, or correct {recipe}")
 
 
 @pytest.mark.slow

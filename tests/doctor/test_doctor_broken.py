@@ -87,7 +87,7 @@ def test_a_package_that_another_one_does_not_work_with(tmp_path):
 @pytest.mark.parametrize(("source", "words"), [
     ("raise RuntimeError('libcudart.so.12: cannot open shared object file')", "RuntimeError: libcudart.so.12: cannot open"),
     ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "the interpreter crashed (SIGSEGV)"),
-    ("raise SystemExit(0)", "SystemExit: 0")])
+    pytest.param("raise SystemExit(0)", "SystemExit: 0", marks=pytest.mark.slow)])
 def test_4_bit_kernels_that_break_when_they_are_imported(tmp_path, source, words):
     answer = doctor(only=["4-bit", "python"], environment=stub_package(tmp_path, source))
     faulty(answer, "4-bit", words, "pip install --force-reinstall bitsandbytes", "quantization: {type: none}")
@@ -162,30 +162,21 @@ def test_a_disk_too_small_for_what_will_be_written(tmp_path):
     faulty(answer, "storage", "about 27.1 MB will be written besides the data, and 16.8 MB are free", "training.keep_last")
 
 
-def test_a_weights_file_that_is_cut_off(tiny_base, tmp_path):
+def test_weights_files_that_are_cut_off_or_missing_and_a_context_that_is_too_long_are_named_together(tiny_base, tmp_path):
     folder = copied_base(tiny_base, tmp_path / "base")
     with (folder / "model.safetensors").open("r+b") as stream:
         stream.truncate(10_000_000)
-    answer = doctor(QUICKSTART, f"model.base={folder}", only=["base", "tokenizer"])
-    faulty(answer, "base", "has 10000000 bytes where its header asks for 14531048", "download or copy the base again")
-
-
-def test_a_weights_file_that_is_missing(tiny_base, tmp_path):
-    folder = copied_base(tiny_base, tmp_path / "base")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {
         "model.norm.weight": "model.safetensors", "lm_head.weight": "model-00002-of-00002.safetensors"}}))
-    answer = doctor(QUICKSTART, f"model.base={folder}", only=["base", "tokenizer"])
-    faulty(answer, "base", "1 of 2 weights files are missing: model-00002-of-00002.safetensors", "download or copy")
+    answer = doctor(QUICKSTART, f"model.base={folder}", "model.context=1000000", only=["base", "tokenizer"])
+    faulty(answer, "base", "has 10000000 bytes where its header asks for 14531048", "download or copy the base again",
+           "1 of 2 weights files are missing: model-00002-of-00002.safetensors",
+           "model.context is 1000000", "max_position_embeddings", "set model.context to at most ")
 
 
 def test_a_base_that_is_not_there():
     answer = doctor(QUICKSTART, "model.base=/no/such/folder", only=["base", "hub"])
     faulty(answer, "base", "/no/such/folder: no such folder", "tiny-code-llama")
-
-
-def test_a_context_longer_than_the_base_was_made_for():
-    answer = doctor(QUICKSTART, "model.context=1000000", only=["base", "tokenizer"])
-    faulty(answer, "base", "model.context is 1000000", "max_position_embeddings", "set model.context to at most ")
 
 
 @pytest.mark.slow
@@ -248,17 +239,14 @@ def test_an_optimizer_that_needs_a_gpu():
 
 
 def test_a_recipe_whose_files_are_not_there(tmp_path):
-    config = tmp_path / "project.yaml"
+    config, recipe = tmp_path / "project.yaml", tmp_path / "recipe.yaml"
     config.write_text("name: p\nmodel: {base: tiny-code-llama, format: codefuse, context: 64}\n"
                       "stages: [{kind: data, name: data, recipe: recipe.yaml}]\n")
     source = "{type: jsonl, path: absent.jsonl, converter: chat_rounds}"
-    (tmp_path / "recipe.yaml").write_text(f"name: r\ntasks: {{chat: {{sources: [{source}]}}}}\n")
+    recipe.write_text(f"name: r\ntasks:\n  a: {{sources: [{source}]}}\n  b: {{sources: [{source.replace('absent', 'gone')}]}}\n")
     answer = doctor(config, only=["recipes", "tokenizer"])
-    faulty(answer, "recipes", "absent.jsonl", "put the file where the recipe looks for it, or correct ")
-    two = f"{{a: {{sources: [{source}]}}, b: {{sources: [{source.replace('absent', 'gone')}]}}}}"
-    (tmp_path / "recipe.yaml").write_text(f"name: r\ntasks: {two}\n")
-    answer = doctor(config, only=["recipes", "tokenizer"])
-    faulty(answer, "recipes", f"absent.jsonl: no such file, and 1 more, which `mft data build {tmp_path / 'recipe.yaml'} --out DIR` lists")
+    faulty(answer, "recipes", f"absent.jsonl: no such file, and 1 more, which `mft data build {recipe} --out DIR` lists",
+           f"put the file where the recipe looks for it, or correct {recipe}")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from training.test_training_resume import write_project
 
+from mft.cli.main import main
 from mft.errors import ConfigError, DependencyError, MftError
 from mft.runs.launching.job import LaunchJob
 from mft.runs.launching.nodes import NodeGroup
@@ -251,13 +252,15 @@ def test_the_body_trains_on_two_nodes_saves_at_the_signal_and_its_next_start_fin
     assert (slurm / "requeued").read_text() == f"{number}\n"
 
 
-def test_dry_run_prints_the_script_and_touches_nothing(tmp_path):
+def test_dry_run_prints_the_script_and_touches_nothing(tmp_path, monkeypatch, capsys):
     config = write_project(tmp_path / "project", steps=12, every=0)
-    command = [sys.executable, "-m", "mft", "--json", "launch", str(config), "--on", "slurm", "--nodes", "2", "--gpus", "8", "--dry-run",
-               "stages.train.distributed.engine=ddp", "stages.train.training.global_batch_rows=64", "--interface", "ib0"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["--json", "launch", str(config), "--on", "slurm", "--nodes", "2", "--gpus", "8", "--dry-run", "--interface", "ib0",
+              "stages.train.distributed.engine=ddp", "stages.train.training.global_batch_rows=64"])
+    printed = capsys.readouterr()
+    assert ended.value.code == 0, printed.err
+    facts = json.loads(printed.out)
     assert (facts["on"], facts["nodes"], facts["ranks"], facts["started"]) == ("slurm", 2, 16, False)
     assert facts["script"]["path"] == str(tmp_path / "runs" / "resume.launch" / "resume-train.sbatch")
     assert "export NCCL_SOCKET_IFNAME=ib0\nexport GLOO_SOCKET_IFNAME=ib0\n" in facts["script"]["text"]

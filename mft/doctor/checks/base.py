@@ -42,7 +42,7 @@ def check_base(context: Context) -> Finding:
         findings.append(fault(f"{base.folder}: has no .safetensors weights{other}",
                               "take the repository's safetensors revision, or convert it once with transformers' save_pretrained"))
     said = (f"{base.folder}: {config.get('model_type', 'model')} of {(weights['linear'] + weights['other']) / 1e6:,.1f}M parameters in "
-            f"{len(weights['files'])} whole files, {size(weights['bytes'])}")
+            f"{len(weights['files'])} whole file{'s' * (len(weights['files']) != 1)}, {size(weights['bytes'])}")
     return together(findings, said, **weights)
 
 

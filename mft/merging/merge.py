@@ -29,8 +29,9 @@ DISTANCES = "distance.json"
 Progress = Callable[[int, int], None]
 
 
-def merge(base: Path, adapter: Path | Sequence[Path], out: Path, options: MergeOptions, *, weights: Sequence[float] | None = None,
-          prompt_format: str | dict[str, Any] | None = None, overwrite: bool = False, progress: Progress | None = None) -> MergeResult:
+def merge(base: Path, adapter: Path | Sequence[Path], out: Path, options: MergeOptions, *,
+          prompt_format: str | dict[str, Any] | None = None, overwrite: bool = False, progress: Progress | None = None,
+          weights: Sequence[float] | None = None) -> MergeResult:
     """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches, its trained token rows, and the tensors
     that it holds whole. Of several adapters, each with its weight, the sum of their updates.
 

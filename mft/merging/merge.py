@@ -31,9 +31,9 @@ Finish = Callable[[Path, dict[str, Any]], Mapping[str, dict[str, Any]]]
 """(folder, what its manifest will say) -> hashes that it has made of files, as `folder_hashes` gives them."""
 
 
-def merge(base: Path, adapter: Path | Sequence[Path], out: Path, options: MergeOptions, *, weights: Sequence[float] | None = None,
+def merge(base: Path, adapter: Path | Sequence[Path], out: Path, options: MergeOptions, *,
           prompt_format: str | dict[str, Any] | None = None, overwrite: bool = False, progress: Progress | None = None,
-          finish: Finish | None = None) -> MergeResult:
+          finish: Finish | None = None, weights: Sequence[float] | None = None) -> MergeResult:
     """Write `out`: the base with W + scale * B @ A in place of every W that the adapter touches, its trained token rows, and the tensors
     that it holds whole. Of several adapters, each with its weight, the sum of their updates.
 

@@ -16,7 +16,8 @@ from ||S||^2 = ||W||^2 + 2 s B (A W^T) + s^2 B (A A^T) B^T in fp64, which never 
 rounding of g and of the product, and by the length's own error: g a + (2^-21 + 2 sqrt(in) a / ||S||) |V|.
 
 Of embedding and head with trained token rows, these rows must be the adapter's and all others the base's, bit for bit after rounding to
-the output dtype. The other tensors are those of the base bit for bit, or their values rounded to the output dtype.
+the output dtype. The other tensors are those of the base, or of the adapter that holds them whole: bit for bit, or their values rounded
+to the output dtype. Onto quantised weights, W is what NF4 makes of the base's, computed anew from its files.
 """
 
 import hashlib

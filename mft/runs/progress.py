@@ -29,14 +29,14 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def _log_lines(description: str) -> Callable[[int, int], None]:
     """`report(done, total)` that logs how far the work is and what is left, at the pace since the first report."""
-    started = told = time.monotonic()
     first: int | None = None
+    started = told = 0.0
 
     def report(done: int, total: int) -> None:
         nonlocal told, first, started
         now = time.monotonic()
         if first is None:
-            first, started = done, now
+            first, started, told = done, now, now
         if now - told >= SECONDS_BETWEEN_LINES and done > first:
             told = now
             left = (now - started) * (total - done) / (done - first)

@@ -157,7 +157,17 @@ def _weights(source: Source, job: Job, folder: Path, work: Path, rows: Path | No
         case GgufJob():
             from mft.quantization.gguf import convert
 
-            return convert(source.folder, folder, job)
+            return convert(_with_companions(source, work / Path(source.name).name), folder, job)
+
+
+def _with_companions(source: Source, folder: Path) -> Path:
+    """The model as it would be released, by links: a converter takes tokenizer and chat template from where the weights are."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in (*source.folder.glob("*.safetensors*"), source.folder / "config.json"):
+        _link(path, folder / path.name)
+    write_companions(source.folder, folder, source.prompt_format, source.tokenizer)
+    return folder
 
 
 def _link(source: Path, target: Path) -> None:

@@ -234,6 +234,25 @@ def test_a_quantised_model_and_a_folder_without_weights_are_refused(request_for,
         quantize(request_for(MATRIX[:1], model=tmp_path / "empty", quality=None))
 
 
+def test_a_missing_shard_and_a_truncated_file_are_named_before_anything_is_made(request_for, small_llama, tmp_path):
+    cut = Path(shutil.copytree(small_llama, tmp_path / "cut"))
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model.safetensors: has \d+ bytes where its header asks for \d+"):
+        quantize(request_for(MATRIX[:1], model=cut, quality=None))
+    AutoModelForCausalLM.from_pretrained(small_llama).save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    gone = sorted((tmp_path / "shards").glob("*.safetensors"))[1]
+    gone.unlink()
+    with pytest.raises(ModelError, match=rf"names \d files, but {gone.name} is missing"):
+        quantize(request_for(MATRIX[:1], model=tmp_path / "shards", quality=None))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_made_is_a_message(request_for):
+    for single in (True, False):
+        with pytest.raises(OutputError, match=r"/dev/null/.*: (cannot be made|is a file)"):
+            quantize(request_for(MATRIX[:1], "/dev/null/out", quality=None, single=single, rows=None))
+
+
 def test_a_disk_without_room_is_told_before_anything_is_made(request_for, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))

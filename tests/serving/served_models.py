@@ -22,7 +22,7 @@ from mft.tokenization.compatibility import format_for, stop_ids
 from mft.tokenization.encode import encode_prompt
 from mft.tokenization.load import load_tokenizer
 
-ANSWER = "it is 4"
+ANSWER = "it is four"
 HERE = Path(__file__).resolve().parent
 
 

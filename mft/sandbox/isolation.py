@@ -77,7 +77,8 @@ def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), la
         binds += _package_binds(package)
     paths = (*path, *sorted({str(Path(source).parent) for source, target in binds if target.startswith(PACKAGE_FOLDER)})
              ) if isolation == "unsafe" else (*path, PACKAGE_FOLDER)
-    return Plan(isolation=isolation, python=python, path=paths, binds=tuple(binds), preload=(*PRELOADED, *preload), foreign=any(language != "python" for language in languages),
+    return Plan(isolation=isolation, python=python, path=paths, binds=tuple(binds), preload=(*PRELOADED, *preload),
+                foreign=any(language != "python" for language in languages),
                 privileged=os.geteuid() == 0 and _is_mapped(OUTSIDE_ID), limits=asdict(limits))
 
 

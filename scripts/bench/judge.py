@@ -68,7 +68,8 @@ def main() -> None:
             passed = contestant()
             seconds = time.perf_counter() - start
             rates[name].append(len(rows) / seconds)
-            print(f"turn {turn + 1} {name:10} {passed}/{len(rows)} in {seconds:6.2f} s, {rates[name][-1]:6.1f}/s, load {os.getloadavg()[0]:.1f}")
+            print(f"turn {turn + 1} {name:10} {passed}/{len(rows)} in {seconds:6.2f} s, {rates[name][-1]:6.1f}/s, "
+                  f"load {os.getloadavg()[0]:.1f}")
             if passed != len(rows):
                 sys.exit(3)
     for name in ("separate", "inside"):

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from sandbox_attacks import ATTACKS, ESCAPES, EXHAUSTIONS, FORGERIES, LIARS, LIMITS, VANDALS, program, verdicts
+from sandbox_attacks import ATTACKS, CLERKS, ESCAPES, EXHAUSTIONS, FORGERIES, LIARS, LIMITS, VANDALS, program, verdicts
 
 from mft.sandbox.judge import judge
 from mft.sandbox.probe import Probe, probe_sandboxes
@@ -58,7 +58,7 @@ def left_processes() -> list[str]:
 
 @cache
 def quick_verdicts(isolation: str, mode: str) -> dict[str, ExecutionResult]:
-    return verdicts(isolation, mode, QUICK)
+    return verdicts(isolation, mode, QUICK | (CLERKS if mode == "inside" else {}))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_an_attack_is_a_fail_and_the_next_program_is_judged_as_ever(name: str, i
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("name", {**ESCAPES, **FORGERIES, **VANDALS})
+@pytest.mark.parametrize("name", {**ESCAPES, **FORGERIES, **VANDALS, **CLERKS})
 @pytest.mark.usefixtures("unchanged_host")
 def test_the_hardened_judge_inside_fails_the_attack_too(name: str, isolation: str):
     needs(isolation)

@@ -87,7 +87,7 @@ def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, An
 
 
 def _folder() -> str:
-    import tempfile                 # only without a sandbox: it brings `random`, which every fork would have to seed anew
+    import tempfile  # only without a sandbox: it brings `random`, which every fork would have to seed anew
 
     return tempfile.mkdtemp()
 

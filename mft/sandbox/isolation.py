@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +24,7 @@ INNER = "/judge"
 PACKAGES: Final = ("numpy",)
 """What programs may import besides the standard library, where it is installed."""
 PACKAGE_FOLDER = "/packages"
+CLOSING_S = 5.0
 OUTSIDE_ID = 65533
 """Whom root becomes before it forks a program: an id that owns no file and no other process."""
 
@@ -40,10 +41,8 @@ ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inner.jail import main; main(int(sys.argv[2]))"
 
 PRELOADED: Final = (  # noqa: SIM905 - a list of words is read as words
-    "array bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions functools hashlib heapq "
-    "inspect io itertools json keyword math numbers operator queue random re statistics string struct sys textwrap time typing unicodedata "
-    "unittest uuid zlib").split()
-"""Modules that solutions import most; a worker has them before it forks."""
+    "bisect cmath collections copy datetime enum fractions functools heapq itertools json math operator re string textwrap typing").split()
+"""Modules that solutions import most; a worker has them before it forks. Not `random`, nor what needs it: each fork must seed it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,12 @@ class Plan:
     path: tuple[str, ...]
     binds: tuple[tuple[str, str], ...]
     preload: tuple[str, ...]
+    foreign: bool
     privileged: bool
     limits: Mapping[str, Any]
 
 
-def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), rust: bool = False) -> Plan:
+def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), languages: Collection[str] = ()) -> Plan:
     """The plan for this interpreter: its standard library and, of its packages, PACKAGES alone. `preload`: imported before any fork."""
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     prefix = Path(sys.base_prefix)
@@ -68,7 +68,7 @@ def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), ru
         places += [str(prefix / "lib")]
         places += [] if Path(python).is_relative_to(prefix / "lib") else [python]
     binds = [(os.path.realpath(place), place) for place in places] + [(device, device) for device in DEVICES]
-    if rust:
+    if "rust" in languages:
         binds += _rust_binds()
     binds.append((str(HERE / "inner"), f"{INNER}/inner"))
     path = [entry for entry in sys.path if entry and Path(entry).is_relative_to(prefix) and "site-packages" not in entry
@@ -78,6 +78,7 @@ def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), ru
     paths = (*path, *sorted({str(Path(source).parent) for source, target in binds if target.startswith(PACKAGE_FOLDER)})
              ) if isolation == "unsafe" else (*path, PACKAGE_FOLDER)
     return Plan(isolation=isolation, python=python, path=paths, binds=tuple(binds), preload=(*PRELOADED, *preload),
+                foreign=any(language != "python" for language in languages),
                 privileged=os.geteuid() == 0 and _is_mapped(OUTSIDE_ID), limits=asdict(limits))
 
 
@@ -112,26 +113,31 @@ def _is_mapped(uid: int) -> bool:
 
 
 class Worker:
-    """A process behind the wall, and the socket to it."""
+    """The socket to a process behind the wall. `first`: a worker that forks this one, in its own wall; else a wall is built."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, first: "Worker | None" = None) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process: subprocess.Popen[bytes] | None = None
         with theirs:
+            if first is not None:
+                first.send({"another": True}, [theirs.fileno()])
+                return
             self.process = subprocess.Popen(_command(plan, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.PIPE, env=dict(ENVIRONMENT), pass_fds=[theirs.fileno()], cwd="/",
                                             start_new_session=True)
         message = {"build": plan.isolation == "unshare", "bare": plan.isolation == "unsafe", "privileged": plan.privileged,
                    "drop_to": OUTSIDE_ID if plan.privileged else None, "binds": plan.binds, "links": LINKS, "folders": FOLDERS,
-                   "texts": TEXTS, "path": plan.path, "preload": plan.preload,
-                   "limits": dict(plan.limits)}
+                   "texts": TEXTS, "path": plan.path, "preload": plan.preload, "foreign": plan.foreign, "limits": dict(plan.limits)}
         self.socket.send(json.dumps(message).encode())
 
     def wait_ready(self) -> None:
         """Raises SandboxError with what the worker said where it could not begin."""
         said = self.receive() or {}
         if "ready" not in said:
-            self.process.kill()
-            _, err = self.process.communicate()
+            err = b""
+            if self.process is not None:
+                self.process.kill()
+                _, err = self.process.communicate()
             reason = said.get("refused") or err.decode(errors="replace").strip()[-500:] or "it ended without a word"
             raise SandboxError(f"the sandbox does not start: {reason}")
 
@@ -147,11 +153,15 @@ class Worker:
         return json.loads(message) if message else None
 
     def close(self) -> None:
+        """It ends by itself, as nobody is there any more; killed where it does not."""
         self.socket.close()
-        self.process.kill()
-        self.process.wait()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        if self.process is None:
+            return
+        with self.process:
+            try:
+                self.process.wait(CLOSING_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
 
 def _command(plan: Plan, descriptor: int) -> list[str]:

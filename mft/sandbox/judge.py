@@ -44,7 +44,7 @@ def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers:
         return
     limits = limits or Limits()
     preload = [name for name in PACKAGES if any(name in program.solution or name in program.tests for program in programs)]
-    plan = make_plan(choose(isolation), limits, preload=preload, rust=any(program.language == "rust" for program in programs))
+    plan = make_plan(choose(isolation), limits, preload=preload, languages={program.language for program in programs})
     unknown = sorted({program.language for program in programs} - {"python", *LANGUAGES})
     if unknown:
         raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}")
@@ -172,9 +172,11 @@ class _Pool:
 
     def __init__(self, plan: Plan, count: int) -> None:
         self.plan = plan
-        self.workers = [Worker(plan) for _ in range(count)]
+        self.workers = [Worker(plan)]
         try:
-            for worker in self.workers:
+            self.workers[0].wait_ready()
+            self.workers += [Worker(plan, self.workers[0]) for _ in range(count - 1)]
+            for worker in self.workers[1:]:
                 worker.wait_ready()
         except BaseException:
             self.close()
@@ -213,7 +215,7 @@ class _Pool:
             self.workers.pop().close()
 
     def close(self) -> None:
-        for worker in self.workers:
+        for worker in reversed(self.workers):
             worker.close()
 
 

@@ -53,7 +53,8 @@ ESCAPES = {
     "reads_environment_of_others": "import os\nos.environ['PATH'] = 'x'\n" + READS.replace("PLACES", "('/proc/1/environ', '/proc/[2-9]*/environ')")
         .replace("data = file.read(100)", "data = file.read(4000)").replace("found.append((path, data))", "found += [d for d in [data] if b'MFT_SECRET' in d or b'SSH' in d or b'HOME=/root' in d]"),
     "reads_environment": "import os\ndef f(x):\n    return 2 if set(os.environ) - {'HOME', 'TMPDIR', 'LANG', 'LC_CTYPE'} else dict(os.environ)",
-    "reads_memory_of_process_1": places(READS, "/proc/1/mem", "/proc/1/maps", "/proc/1/fd/*"),
+    "reads_the_host_through_proc": places(READS, "/proc/1/root/etc/shadow", "/proc/self/root/root/.bashrc", "/proc/1/cwd/../work/*/*",
+                                          "/proc/sys/kernel/core_pattern/../../../1/root/etc/shadow", "/proc/[3-9]*/maps", "/proc/kcore"),
     "writes_core_pattern": places(WRITES, "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/1/oom_score_adj"),
     "writes_outside_tmp": places(WRITES, "/attacked", "/usr/attacked", "/etc/attacked", "/var/attacked", "/dev/attacked", "/judge/attacked",
                                  "/etc/passwd", "/packages/attacked", "/proc/attacked"),
@@ -85,7 +86,7 @@ ESCAPES = {
     "sees_other_processes": dedent("""
         import os
         def f(x):
-            return 2 if len([name for name in os.listdir("/proc") if name.isdigit()]) > 3 else 1"""),
+            return 2 if len([name for name in os.listdir("/proc") if name.isdigit()]) > 2 else 1"""),
     "kills_everything": dedent("""
         import os, signal
         killed = []
@@ -97,7 +98,7 @@ ESCAPES = {
                 except OSError:
                     pass
         def f(x):
-            return 2 if set(killed) - {1, -1} else 1"""),
+            return 2 if set(killed) - {1, 0, -1} else 1"""),
 }
 """Looks and reaches out of the sandbox: `f` is right only where it succeeded."""
 
@@ -205,6 +206,19 @@ FORGERIES = {
             return 1"""),
 }
 """Try to look like a success: `f` itself is wrong."""
+
+CLERKS = {
+    "reads_the_clerk": places(READS, "/proc/1/mem", "/proc/1/maps", "/proc/1/environ", "/proc/1/fd/*", "/proc/1/root/*", "/proc/1/cwd/*"),
+    "traces_the_clerk": dedent("""
+        import os
+        def f(x):
+            try:
+                os.open("/proc/1/mem", os.O_RDWR)
+            except OSError:
+                return x
+            return 2"""),
+}
+"""Where the judge is inside, process 1 is its clerk; elsewhere it is the solution itself."""
 
 LIARS = {
     "equal_to_all": "class A:\n    def __eq__(self, other):\n        return True\n    def __ne__(self, other):\n        return False\n    __hash__ = None\ndef f(x):\n    return A()",

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from sandbox_attacks import ATTACKS, ESCAPES, EXHAUSTIONS, FORGERIES, LIARS, LIMITS, VANDALS, program, verdicts
+from sandbox_attacks import ATTACKS, CLERKS, ESCAPES, EXHAUSTIONS, FORGERIES, LIARS, LIMITS, VANDALS, program, verdicts
 
 from mft.sandbox.judge import judge
 from mft.sandbox.probe import Probe, probe_sandboxes
@@ -58,7 +58,7 @@ def left_processes() -> list[str]:
 
 @cache
 def quick_verdicts(isolation: str, mode: str) -> dict[str, ExecutionResult]:
-    return verdicts(isolation, mode, QUICK)
+    return verdicts(isolation, mode, QUICK | (CLERKS if mode == "inside" else {}))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_an_attack_is_a_fail_and_the_next_program_is_judged_as_ever(name: str, i
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-@pytest.mark.parametrize("name", {**ESCAPES, **FORGERIES, **VANDALS})
+@pytest.mark.parametrize("name", {**ESCAPES, **FORGERIES, **VANDALS, **CLERKS})
 @pytest.mark.usefixtures("unchanged_host")
 def test_the_hardened_judge_inside_fails_the_attack_too(name: str, isolation: str):
     needs(isolation)
@@ -129,7 +129,8 @@ def other_users_python() -> str:
     for python in (os.path.realpath(sys.executable), "/usr/bin/python3"):
         command = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         try:
-            if subprocess.run(command, check=False, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True).returncode == 0:
+            done = subprocess.run(command, check=False, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True)
+            if done.returncode == 0:
                 return python
         except OSError:
             continue

@@ -65,7 +65,8 @@ def test_canonical_solutions_of_mbpp_are_all_judged_separately(shared_data: Path
 
 
 def test_the_first_assertion_that_fails_is_the_detail():
-    result = run(program("def f(x):\n    return x", "def check(c):\n    assert c(1) == 1\n    assert c(2) == 3, 'two'\n", call="check(f)"))["p"]
+    tests = "def check(c):\n    assert c(1) == 1\n    assert c(2) == 3, 'two'\n"
+    result = run(program("def f(x):\n    return x", tests, call="check(f)"))["p"]
     assert (result.status, result.detail) == ("failed", "assert c(2) == 3, 'two'  # two")
     assert (result.judged, result.why_inside) == ("separate", "")
 
@@ -108,15 +109,15 @@ def test_a_module_that_the_tests_name_is_the_tests_own():
 
 
 def test_classes_of_the_solution_that_the_tests_name_are_used_where_they_are():
-    solution = "class Pair:\n    def __init__(self, a, b):\n        self.a, self.b = a, b\ndef f(pairs):\n    return sum(p.b - p.a for p in pairs)"
+    solution = ("class Pair:\n    def __init__(self, a, b):\n        self.a, self.b = a, b\n"
+                "def f(pairs):\n    return sum(p.b - p.a for p in pairs)")
     result = run(program(solution, "p = Pair(1, 2)\np.b = 5\nassert f([p, Pair(1, 2)]) == 5\nassert p.a == 1"))["p"]
     assert (result.status, result.judged) == ("passed", "separate")
 
 
 def test_what_a_separate_judge_cannot_do_is_judged_inside_with_the_reason():
     tests = "class Box:\n    value = 1\nassert f(Box()) == 2"
-    good, bad = run(program("def f(x):\n    return x.value + 1", tests, id="good"), program("def f(x):\n    return 1", tests, id="bad")).values()
-    results = {result.id: result for result in (good, bad)}
+    results = run(program("def f(x):\n    return x.value + 1", tests, id="good"), program("def f(x):\n    return 1", tests, id="bad"))
     assert {name: result.status for name, result in results.items()} == {"good": "passed", "bad": "failed"}
     assert {(result.judged, result.why_inside) for result in results.values()} == {("inside", "a test hands over an object of class Box")}
 
@@ -151,7 +152,8 @@ def test_what_a_program_prints_past_the_limit_ends_it():
 def test_programs_of_one_worker_do_not_see_each_others_files_or_changes():
     writes = "import json\nopen('/tmp/a', 'w').write('x')\njson.loads = None\ndef f(x):\n    return 2"
     looks = "import json, os\ndef f(x):\n    return 2 if os.listdir('/tmp') == [] and json.loads('1') else 0"
-    results = run(*[program(text, "assert f(1) == 2", id=f"{name}{n}") for n in range(3) for name, text in (("w", writes), ("l", looks))], workers=1)
+    pairs = [program(text, "assert f(1) == 2", id=f"{name}{n}") for n in range(3) for name, text in (("w", writes), ("l", looks))]
+    results = run(*pairs, workers=1)
     assert {result.status for result in results.values()} == {"passed"}
 
 
@@ -189,7 +191,8 @@ def test_limits_and_kinds_that_cannot_be_are_refused():
 def test_nothing_is_left_where_the_judges_process_is_killed(tmp_path: Path):
     script = tmp_path / "judge_forever.py"
     script.write_text("from mft.sandbox.judge import judge\nfrom mft.sandbox.program import *\n"
-                      "list(judge([Program(id='a', solution='def f(x):\\n    while True: pass', tests='f(1)', entry_point='f', timeout_s=600)]))")
+                      "solution = 'def f(x):\\n    while True: pass'\n"
+                      "list(judge([Program(id='a', solution=solution, tests='f(1)', entry_point='f', timeout_s=600)]))")
     run(program("def f(x):\n    return 2", "assert f(1) == 2"))
     process = subprocess.Popen([sys.executable, str(script)])
     try:

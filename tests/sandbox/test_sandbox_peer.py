@@ -127,7 +127,7 @@ def test_an_object_is_equal_to_itself_alone_whatever_its_class_says(peer: Peer):
     node = call(peer, "Node", 1)
     assert node != 1
     assert node != call(peer, "Node", 1)
-    assert node == node  # noqa: PLR0124
+    assert node == node
 
 
 def test_a_function_of_the_tests_is_called_back(peer: Peer):
@@ -143,7 +143,8 @@ def test_the_tests_side_answers_calls_of_what_it_gave_away_and_nothing_else():
     ours, theirs = socket.socketpair()
     tests, enemy = Peer(Channel(ours), {"secret": lambda: 1}, open_objects=False), Channel(theirs)
     handle = tests._give(lambda: 7)[1]
-    asked = [["get", handle, "__globals__"], ["call", 5], ["call", "eval"], ["iter", handle], ["set", handle, "x"], ["no such verb", handle]]
+    asked = [["get", handle, "__globals__"], ["call", 5], ["call", "eval"], ["iter", handle], ["set", handle, "x"],
+             ["no such verb", handle]]
     answers = []
     for message in asked:
         tests_thread = threading.Thread(target=lambda: tests._answer(tests.channel.receive()))
@@ -156,7 +157,8 @@ def test_the_tests_side_answers_calls_of_what_it_gave_away_and_nothing_else():
     theirs.close()
 
 
-@pytest.mark.parametrize("bytes_sent", [b"\xff\xff\xff\xff", b"\x02\0\0\0[]", b"\x01\0\0\0x", b"\x0d\0\0\0" + b'["return",1,2', b"\x11\0\0\0" + b'["raise",[1,2],[]]'[:17]])
+@pytest.mark.parametrize("bytes_sent", [b"\xff\xff\xff\xff", b"\x02\0\0\0[]", b"\x01\0\0\0x", b'\x0d\0\0\0["return",1,2',
+                                        b'\x12\0\0\0["raise",[1,2],[]]', b'\x10\0\0\0["return",["k"]]'])
 def test_garbage_from_the_solution_is_an_error_of_ours(bytes_sent: bytes):
     ours, theirs = socket.socketpair()
     theirs.sendall(bytes_sent)

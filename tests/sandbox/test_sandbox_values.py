@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from mft.sandbox.inner.values import NotPlain, decode, encode
 
 VALUES = [
-    None, True, False, 0, -1, 1 << 52, 1 << 53, -(1 << 200), 10**5000, 0.0, 1.5, 1e300, float("inf"), -float("inf"), "", "x\n\0", "\ud800", "日本",
-    1j, complex(-0.0, 2), b"", b"\x00\xff", bytearray(b"ab"), [], [1, [2, ()]], (), (1,), ((), []), set(), {1, "a"}, frozenset({1, (2, 3)}),
+    None, True, False, 0, -1, 1 << 52, 1 << 53, -(1 << 200), 10**5000, 0.0, 1.5, 1e300, float("inf"), -float("inf"),
+    "", "x\n\0", "\ud800", "日本", 1j, complex(-0.0, 2), b"", b"\x00\xff", bytearray(b"ab"),
+    [], [1, [2, ()]], (), (1,), ((), []), set(), {1, "a"}, frozenset({1, (2, 3)}),
     {}, {1: 2, (1, 2): [3], None: {}}, {True: 1}, range(3), range(0, 10, 2), ..., slice(1, None),
     collections.deque([1, 2], maxlen=5), collections.Counter("aab"), collections.defaultdict(list, {1: [2]}),
     collections.OrderedDict([(2, 1), (1, 2)]), decimal.Decimal("1.10"), fractions.Fraction(1, 3), datetime.date(2020, 2, 29),
@@ -42,7 +43,8 @@ def test_a_plain_value_comes_back_as_it_went(value: object):
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary() | st.complex_numbers(),
-    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner), max_leaves=20)
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner),
+    max_leaves=20)
 
 
 @given(PLAIN)
@@ -94,15 +96,19 @@ def test_an_instance_of_a_subclass_crosses_as_its_plain_base():
     assert same(crossed, [7, "x", [1], (1, 2)])
 
 
-@pytest.mark.parametrize("value", [object(), lambda: 1, iter([]), (x for x in ()), math, type("Own", (), {}), len], ids=lambda value: type(value).__name__)
+NOT_PLAIN = [object(), lambda: 1, iter([]), (x for x in ()), math, type("Own", (), {}), len]
+
+
+@pytest.mark.parametrize("value", NOT_PLAIN, ids=lambda value: type(value).__name__)
 def test_nothing_else_crosses(value: object):
     with pytest.raises(NotPlain, match="no plain value"):
         encode(value)
 
 
 @pytest.mark.parametrize("text", [
-    "", "{", '{"a": 1}', '["zz"]', "[]", '["k", 0]', '["k", -1]', '["k", true]', '["h", 0, "callable"]', '["T", "eval"]', '["T", "__loader__"]',
-    '["s", ["l"]]', '["i", "x"]', '["b", "\\u20ac"]', '["a", "O", [1], ""]', '["n", "<f8", [5], ""]', '["x", "eval", "1"]', '["d", 1]',
+    "", "{", '{"a": 1}', '["zz"]', "[]", '["k", 0]', '["k", -1]', '["k", true]', '["h", 0, "callable"]', '["T", "eval"]',
+    '["T", "__loader__"]', '["s", ["l"]]', '["i", "x"]',
+    '["b", "\\u20ac"]', '["a", "O", [1], ""]', '["n", "<f8", [5], ""]', '["x", "eval", "1"]', '["d", 1]',
     '["q"]', "[" * 100000 + "]" * 100000, '["l",' * 50000 + "1" + "]" * 50000, "1" * 5000,
 ])
 def test_a_text_that_is_no_value_is_refused_by_one_error(text: str):

@@ -1,7 +1,7 @@
 """The second wall: the sandbox of one program, in fresh namespaces.
 
-`open_cell` forks; the child is process 1 of its own pid namespace. It builds what is private, gives up all rights, forks the program as
-process 2 and waits for it. When process 1 ends, the kernel kills everything that is left.
+`open_cell` forks; the child is process 1 of its own pid namespace. It builds what is private, gives up all rights and becomes the program.
+When it ends, the kernel kills everything that it left. As process 1 it gets no signal that it did not ask for from its own kind.
 """
 
 import os
@@ -15,19 +15,19 @@ from typing import Any
 from . import system
 
 INSIDE_ID = 65534
-OUT_OF_MEMORY, NOT_BUILT = 98, 99
-"""Exit codes of process 1: its processes held more memory than allowed; the sandbox could not be made."""
-WATCH_S = 0.1
+NOT_BUILT = 99
+"""Exit code of a cell that could not be made; what it printed says why."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def open_cell(role: Callable[[], None], *, keep: Sequence[int], output: int, limits: Mapping[str, Any], bare: str | None = None) -> int:
-    """Start `role` alone in a sandbox; returns process 1. `keep`: descriptors that stay open; `output`: where it may print.
+def open_cell(role: Callable[[], None], *, keep: Sequence[int], output: int, limits: Mapping[str, Any], bare: str | None = None,
+              own_network: bool = True) -> int:
+    """Start `role` alone in a sandbox; returns its process. `keep`: descriptors that stay open; `output`: where it may print.
 
     `bare`: no sandbox, this folder to work in: what the user insisted on. Then the process leads a session of its own and nothing more.
     """
     uid, gid = os.getuid(), os.getgid()
-    pid = os.fork() if bare else system.clone(system.CLONE_NEWUSER | system.ALL_BUT_USER)
+    pid = os.fork() if bare else system.fork_into(system.CLONE_NEWUSER | system.ALL_BUT_USER & ~(0 if own_network else system.CLONE_NEWNET))
     if pid:
         return pid
     code = NOT_BUILT
@@ -43,10 +43,14 @@ def open_cell(role: Callable[[], None], *, keep: Sequence[int], output: int, lim
         if not bare:
             system.drop_capabilities()
         os.setsid()
-        code = _watch(_start(role, bare or "/tmp"), None if bare else limits["memory_bytes"])
-    except BaseException as error:  # noqa: BLE001 - whatever went wrong, this process must not go on as a copy of the worker
-        with suppress(OSError):
-            os.write(output, f"sandbox: {type(error).__name__}: {error}\n".encode())
+        os.environ.clear()
+        os.environ.update({"HOME": bare or "/tmp", "TMPDIR": bare or "/tmp", "LANG": "C.UTF-8"})
+        code = 1
+        role()
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - whatever it was, this process must not go on as a copy of the worker
+        with suppress(BaseException):
+            os.write(2 if code == 1 else output, f"{type(error).__name__}: {error}\n"[:500].encode(errors="replace"))
     finally:
         os._exit(code)
 
@@ -71,7 +75,7 @@ def _private_places(limits: Mapping[str, Any]) -> None:
     system.mount("tmpfs", "/tmp", "tmpfs", flags, f"size={disk},nr_inodes={max(1024, disk // 16384)},mode=1777")
     system.mount("proc", "/proc", "proc", flags | system.MS_NOEXEC)
     with suppress(OSError):
-        system.write("/proc/sys/user/max_user_namespaces", "0")    # a program has no use for namespaces of its own
+        system.write("/proc/sys/user/max_user_namespaces", "0")     # a program has no use for namespaces of its own
     os.chdir("/tmp")
 
 
@@ -89,48 +93,42 @@ def _limit(limits: Mapping[str, Any]) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
-def _start(role: Callable[[], None], home: str) -> int:
-    """The program as process 2. Process 1 is closed to it: it can neither be traced nor read, and signals from inside do not reach it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    system.prctl(system.PR_SET_DUMPABLE, 0)
-    pid = os.fork()
-    if pid:
-        os.close(1)
-        os.close(2)
-        return pid
-    code = 1
-    try:
-        system.prctl(system.PR_SET_DUMPABLE, 1)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        os.environ.clear()
-        os.environ.update({"HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"})
-        role()
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - the program's own end, whatever it raised; the worker's code must not be reached
-        with suppress(BaseException):
-            os.write(2, f"{type(error).__name__}: {error}\n"[:500].encode(errors="replace"))
-    finally:
-        os._exit(code)
-
-
-def _watch(program: int, memory_bytes: int | None) -> int:
-    """Reap what ends until the program does; its exit code, or OUT_OF_MEMORY."""
-    while True:
-        signal.sigtimedwait({signal.SIGCHLD}, WATCH_S)
-        with suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == program:
-                    code = os.waitstatus_to_exitcode(ended[1])
-                    return code if 0 <= code < OUT_OF_MEMORY else 1 if code >= 0 else 64 + min(-code, 33)
-        if memory_bytes is not None and _resident_bytes() > memory_bytes:
-            return OUT_OF_MEMORY
-
-
-def _resident_bytes() -> int:
-    total = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit() and name != "1":
+def close_cell(cell: int, *, group: bool) -> int:
+    """Kill a cell and everything in it; its exit code (a signal's number negative). `group`: without namespaces, the session it leads."""
+    with suppress(ChildProcessError):
+        ended, status = os.waitpid(cell, os.WNOHANG)
+        if group:
             with suppress(OSError):
-                total += int(Path("/proc", name, "statm").read_text().split()[1]) * PAGE
+                os.killpg(cell, signal.SIGKILL)
+        if not ended:
+            os.kill(cell, signal.SIGKILL)
+            _, status = os.waitpid(cell, 0)
+        return os.waitstatus_to_exitcode(status)
+    return 0
+
+
+def family(cell: int) -> list[str]:
+    """A cell's process and all that came from it: in a pid namespace nobody leaves it."""
+    found = [str(cell)]
+    for pid in found:               # grows while it is gone through
+        with suppress(OSError):
+            found += Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return found
+
+
+def resident_bytes(cell: int) -> int:
+    """Memory that a cell's processes hold together; pages that a fork shares are counted for each."""
+    total = 0
+    for pid in family(cell):
+        with suppress(OSError, IndexError, ValueError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     return total
 
+
+def waited_s(cell: int) -> float:
+    """Seconds that a cell's processes stood in the kernel's queue for a CPU."""
+    total = 0
+    for pid in family(cell):
+        with suppress(OSError, IndexError, ValueError):
+            total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    return total / 1e9

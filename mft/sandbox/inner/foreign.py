@@ -186,7 +186,7 @@ class _Runner:
 
 def _first_line(text: str) -> str:
     """The first line that tells of a fault, else the first one."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("# ")]
     return next((line for line in lines if "rror" in line or "ssert" in line or "panic" in line), lines[0] if lines else "without a word")
 
 

@@ -4,6 +4,7 @@ Started outside as `python -c BOOT FOLDER DESCRIPTOR`; the descriptor is a socke
 root folder stands already; else it is built here with the kernel's own calls.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -31,6 +32,8 @@ def main(descriptor: int) -> None:
     """Never returns."""
     control = socket.socket(fileno=descriptor)
     plan = json.loads(control.recv(PLAN_BYTES))
+    if plan["foreign"]:
+        importlib.import_module(".foreign", __package__)    # its file is out of reach once the root folder has changed
     try:
         if plan["build"]:
             _enter_namespaces(plan)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from json import dumps, loads
 from typing import Any
 
-from .values import Decoder, Encoder, NotPlain
+from .values import MALFORMED, Decoder, Encoder, NotPlain
 
 MESSAGE_BYTES = 64 << 20
 LENGTH = struct.Struct("<I")
@@ -171,7 +171,7 @@ class Peer:
                 decoder.refill(number, content)
         except NotPlain:
             raise
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, ImportError, RecursionError, MemoryError) as error:
+        except MALFORMED as error:
             raise NotPlain(f"no plain value: {type(error).__name__}: {error}") from None
         if how == "return":
             return value

@@ -37,12 +37,18 @@ def _number(name: str) -> int:
     return table[name]
 
 
-def clone(flags: int) -> int:
+def fork_into(flags: int) -> int:
     """Like os.fork, into new namespaces: 0 in the child, which is process 1 where CLONE_NEWPID is among the flags.
 
-    The child skips what Python does after a fork: it may not start threads, and should fork again for whatever runs long.
+    Python's own steps around a fork are taken (locks, a new seed for `random`), glibc's are not: for a process of one thread.
     """
-    return _checked(_libc.syscall(ctypes.c_long(_number("clone")), ctypes.c_ulong(flags | SIGCHLD), None, None, None, None), "clone")
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _libc.syscall(ctypes.c_long(_number("clone")), ctypes.c_ulong(flags | SIGCHLD), None, None, None, None)
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    return _checked(pid, "clone")
 
 
 def unshare(flags: int) -> None:

@@ -36,6 +36,9 @@ FACTORY_NAMES: Final = {factory: name for name, factory in FACTORIES.items()}
 BUILTIN_CLASSES: Final = {id(kind): name for name, kind in vars(builtins).items() if isinstance(kind, type) and not name.startswith("_")}
 """By identity, so that no `==` is asked."""
 
+MALFORMED: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, ImportError, RecursionError, MemoryError)
+"""What making a value of a bad text can raise."""
+
 NUMPY_KINDS: Final = "biufc"
 """Numbers: an array of objects or text has no place here."""
 
@@ -59,7 +62,7 @@ def decode(text: str | bytes, *, objects: list[Any] | None = None, resolve: Call
         return Decoder([] if objects is None else objects, resolve).value(loads(text))
     except NotPlain:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, ImportError, RecursionError, MemoryError) as error:
+    except MALFORMED as error:
         raise NotPlain(f"no plain value: {type(error).__name__}: {error}") from None
 
 

@@ -6,8 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from mft.config.model import StrictModel
 
-CODE_BENCHMARKS = ("humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus")
-CodeBenchmark = Literal["humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus"]
+CODE_BENCHMARKS = ("humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus", "spider")
+CodeBenchmark = Literal["humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus", "spider"]
 
 
 class ModelList(StrictModel):

@@ -81,7 +81,7 @@ def test_ranks_share_the_work_and_draw_what_one_would(tmp_path: Path):
         writers = [FakeWriter(3, streams=False) for _ in range(ranks)]
         for rank, writer in enumerate(writers):
             write_samples(TEN, rules, writer, tmp_path / name, samples=1, rank=rank, ranks=ranks)
-        assert sorted(sum((writer.asked for writer in writers), [])) == sorted(problem.id for problem in TEN)
+        assert sorted(name for writer in writers for name in writer.asked) == sorted(problem.id for problem in TEN)
     assert answers(tmp_path / "one", 1) == answers(tmp_path / "three", 1)
     assert endings(tmp_path / "three") == {"stop": 10}
 

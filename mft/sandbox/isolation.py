@@ -11,16 +11,20 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from mft.sandbox.program import Limits, SandboxError
 
-Isolation = Literal["auto", "bubblewrap", "unshare", "container", "unsafe"]
+Isolation = Literal["auto", "bubblewrap", "unshare", "unsafe"]
 
 HERE = Path(__file__).resolve().parent
 INNER = "/judge"
-PACKAGES = "/packages"
+PACKAGES: Final = ("numpy",)
+"""What programs may import besides the standard library, where it is installed."""
+PACKAGE_FOLDER = "/packages"
+CLOSING_S = 5.0
 OUTSIDE_ID = 65533
 """Whom root becomes before it forks a program: an id that owns no file and no other process."""
 
@@ -36,7 +40,10 @@ ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inner.jail import main; main(int(sys.argv[2]))"
 
-PRELOADED: Final = ["array", "bisect", "calendar", "cmath", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "keyword", "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "sys", "textwrap", "time", "typing", "unicodedata", "unittest", "uuid", "zlib"]
+PRELOADED: Final = (  # noqa: SIM905 - a list of words is read as words
+    "array bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions functools hashlib heapq "
+    "inspect io itertools json keyword math numbers operator queue random re statistics string struct sys textwrap time typing unicodedata "
+    "unittest uuid zlib").split()
 """Modules that solutions import most; a worker has them before it forks."""
 
 
@@ -53,8 +60,8 @@ class Plan:
     limits: Mapping[str, Any]
 
 
-def make_plan(isolation: str, limits: Limits, *, packages: Sequence[str] = ("numpy",), preload: Sequence[str] = (), rust: bool = False) -> Plan:
-    """The plan for this interpreter: its standard library and, of its packages, only those named, where they are installed."""
+def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), rust: bool = False) -> Plan:
+    """The plan for this interpreter: its standard library and, of its packages, PACKAGES alone. `preload`: imported before any fork."""
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     prefix = Path(sys.base_prefix)
     places = [place for place in SYSTEM if os.path.exists(place)]
@@ -67,9 +74,11 @@ def make_plan(isolation: str, limits: Limits, *, packages: Sequence[str] = ("num
     binds.append((str(HERE / "inner"), f"{INNER}/inner"))
     path = [entry for entry in sys.path if entry and Path(entry).is_relative_to(prefix) and "site-packages" not in entry
             and "dist-packages" not in entry]
-    for package in packages:
+    for package in PACKAGES:
         binds += _package_binds(package)
-    return Plan(isolation=isolation, python=python, path=(*path, PACKAGES), binds=tuple(binds), preload=(*PRELOADED, *preload),
+    paths = (*path, *sorted({str(Path(source).parent) for source, target in binds if target.startswith(PACKAGE_FOLDER)})
+             ) if isolation == "unsafe" else (*path, PACKAGE_FOLDER)
+    return Plan(isolation=isolation, python=python, path=paths, binds=tuple(binds), preload=(*PRELOADED, *preload),
                 privileged=os.geteuid() == 0 and _is_mapped(OUTSIDE_ID), limits=asdict(limits))
 
 
@@ -79,7 +88,7 @@ def _package_binds(name: str) -> list[tuple[str, str]]:
     if spec is None or not spec.submodule_search_locations:
         return []
     folder = Path(next(iter(spec.submodule_search_locations)))
-    return [(str(place), f"{PACKAGES}/{place.name}") for place in (folder, folder.with_name(f"{name}.libs")) if place.is_dir()]
+    return [(str(place), f"{PACKAGE_FOLDER}/{place.name}") for place in (folder, folder.with_name(f"{name}.libs")) if place.is_dir()]
 
 
 def _rust_binds() -> list[tuple[str, str]]:
@@ -104,25 +113,31 @@ def _is_mapped(uid: int) -> bool:
 
 
 class Worker:
-    """A process behind the wall, and the socket to it."""
+    """The socket to a process behind the wall. `first`: a worker that forks this one, in its own wall; else a wall is built."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, first: "Worker | None" = None) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process: subprocess.Popen[bytes] | None = None
         with theirs:
+            if first is not None:
+                first.send({"another": True}, [theirs.fileno()])
+                return
             self.process = subprocess.Popen(_command(plan, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.PIPE, env=dict(ENVIRONMENT), pass_fds=[theirs.fileno()], cwd="/",
                                             start_new_session=True)
-        message = {"build": plan.isolation == "unshare", "privileged": plan.privileged, "drop_to": OUTSIDE_ID if plan.privileged else None,
-                   "binds": plan.binds, "links": LINKS, "folders": FOLDERS, "texts": TEXTS, "path": plan.path, "preload": plan.preload,
-                   "limits": dict(plan.limits)}
+        message = {"build": plan.isolation == "unshare", "bare": plan.isolation == "unsafe", "privileged": plan.privileged,
+                   "drop_to": OUTSIDE_ID if plan.privileged else None, "binds": plan.binds, "links": LINKS, "folders": FOLDERS,
+                   "texts": TEXTS, "path": plan.path, "preload": plan.preload, "limits": dict(plan.limits)}
         self.socket.send(json.dumps(message).encode())
 
     def wait_ready(self) -> None:
         """Raises SandboxError with what the worker said where it could not begin."""
         said = self.receive() or {}
         if "ready" not in said:
-            self.process.kill()
-            _, err = self.process.communicate()
+            err = b""
+            if self.process is not None:
+                self.process.kill()
+                _, err = self.process.communicate()
             reason = said.get("refused") or err.decode(errors="replace").strip()[-500:] or "it ended without a word"
             raise SandboxError(f"the sandbox does not start: {reason}")
 
@@ -138,17 +153,21 @@ class Worker:
         return json.loads(message) if message else None
 
     def close(self) -> None:
+        """It ends by itself, as nobody is there any more; killed where it does not."""
         self.socket.close()
-        self.process.kill()
-        self.process.wait()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        if self.process is None:
+            return
+        with self.process:
+            try:
+                self.process.wait(CLOSING_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
 
 def _command(plan: Plan, descriptor: int) -> list[str]:
     inner = INNER if plan.isolation == "bubblewrap" else str(HERE)
     python = [plan.python, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", BOOT, inner, str(descriptor)]
-    if plan.isolation == "unshare":
+    if plan.isolation != "bubblewrap":
         return python
     command = [shutil.which("bwrap") or "bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     if not plan.privileged:
@@ -163,10 +182,18 @@ def _command(plan: Plan, descriptor: int) -> list[str]:
         command += ["--symlink", target, link]
     for folder in FOLDERS:
         command += ["--dir", folder]
+    command += [] if plan.privileged else ["--proc", "/proc"]
     return [*command, "--remount-ro", "/", "--", *python]
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(PackageNotFoundError):
+        return version(package)
+    return None
 
 
 def facts(plan: Plan) -> dict[str, Any]:
     """What a score says of where its programs ran."""
     return {"isolation": plan.isolation, "as_root": plan.privileged, "kernel": platform.release(), "machine": platform.machine(),
-            "python": platform.python_version(), "hash_seed": 0, "limits": dict(plan.limits)}
+            "python": platform.python_version(), "packages": {name: _version(name) for name in PACKAGES},
+            "hash_seed": 0, "limits": dict(plan.limits)}

@@ -6,25 +6,30 @@
 """
 
 import json
+import logging
 import os
 import secrets
 import selectors
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args
 
 from mft.sandbox import isolation as walls
 from mft.sandbox.inner.foreign import LANGUAGES
-from mft.sandbox.isolation import Isolation, Plan, Worker, make_plan
-from mft.sandbox.probe import probe_sandboxes
+from mft.sandbox.isolation import PACKAGES, Isolation, Plan, Worker, make_plan
+from mft.sandbox.probe import Probe, probe_sandboxes
 from mft.sandbox.program import ExecutionResult, Limits, Program, SandboxError
+
+logger = logging.getLogger(__name__)
 
 VERDICT_BYTES = 1 << 14
 
 FOREIGN_DISK_BYTES, FOREIGN_PROCESSES, FOREIGN_FILES = 512 << 20, 256, 1024
 """What a compiler or a virtual machine needs at least; for programs that are not Python, limits below are raised to these."""
 
+WALLS = ("bubblewrap", "unshare")
 Mode = Literal["separate", "inside"]
 
 
@@ -35,8 +40,11 @@ def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers:
     Raises:
         SandboxError: this machine has no isolation of the kind asked for.
     """
+    if not programs:
+        return
     limits = limits or Limits()
-    plan = make_plan(choose(isolation), limits, rust=any(program.language == "rust" for program in programs))
+    preload = [name for name in PACKAGES if any(name in program.solution or name in program.tests for program in programs)]
+    plan = make_plan(choose(isolation), limits, preload=preload, rust=any(program.language == "rust" for program in programs))
     unknown = sorted({program.language for program in programs} - {"python", *LANGUAGES})
     if unknown:
         raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}")
@@ -64,13 +72,23 @@ def choose(isolation: Isolation) -> str:
     Raises:
         SandboxError: none works, with each one's reason.
     """
-    if isolation not in ("auto", "bubblewrap", "unshare"):
-        raise SandboxError(f"isolation '{isolation}' is not available here")
-    probes = [probe for probe in probe_sandboxes() if isolation in ("auto", probe.name)]
-    works = next((probe for probe in probes if probe.works and probe.name in ("bubblewrap", "unshare")), None)
+    if isolation not in get_args(Isolation):
+        raise SandboxError(f"isolation '{isolation}'; expected auto, bubblewrap, unshare or unsafe")
+    if isolation == "unsafe":
+        logger.warning("programs run without a sandbox, with the rights of this user: insisted on by isolation 'unsafe'")
+        return isolation
+    tried = [probe for probe in probes() if probe.name in (WALLS if isolation == "auto" else (isolation,))]
+    works = next((probe for probe in tried if probe.works), None)
     if works is None:
-        raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in probes))
+        raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in tried)
+                           + "; containers are not used to run programs. Isolation 'unsafe' runs them with the rights of this user")
     return works.name
+
+
+@cache
+def probes() -> tuple[Probe, ...]:
+    """What this machine can do; it does not change while a process lives."""
+    return tuple(probe_sandboxes())
 
 
 def facts(isolation: Isolation = "auto", limits: Limits | None = None) -> dict[str, Any]:
@@ -96,11 +114,11 @@ class _Job:
     def message(self) -> dict[str, Any]:
         """What the worker is told: nothing of the texts."""
         limits, wall = self.limits, self.timeout_s
-        own = {"cpu_s": limits.cpu_seconds(wall), "address_bytes": limits.memory_bytes}
+        own: dict[str, int | None] = {"cpu_s": limits.cpu_seconds(wall), "address_bytes": limits.memory_bytes}
         if self.foreign:
             wall += limits.build_timeout_s
-            own = {"cpu_s": limits.cpu_seconds(wall), "address_bytes": None, "disk_bytes": max(limits.disk_bytes, FOREIGN_DISK_BYTES),
-                   "processes": max(limits.processes, FOREIGN_PROCESSES), "open_files": max(limits.open_files, FOREIGN_FILES)}
+            own |= {"cpu_s": limits.cpu_seconds(wall), "address_bytes": None, "disk_bytes": max(limits.disk_bytes, FOREIGN_DISK_BYTES),
+                    "processes": max(limits.processes, FOREIGN_PROCESSES), "open_files": max(limits.open_files, FOREIGN_FILES)}
         return {"mode": "foreign" if self.foreign else self.mode, "timeout_s": wall, "limits": own}
 
     def texts(self, nonce: str) -> list[dict[str, Any]]:
@@ -154,9 +172,11 @@ class _Pool:
 
     def __init__(self, plan: Plan, count: int) -> None:
         self.plan = plan
-        self.workers = [Worker(plan) for _ in range(count)]
+        self.workers = [Worker(plan)]
         try:
-            for worker in self.workers:
+            self.workers[0].wait_ready()
+            self.workers += [Worker(plan, self.workers[0]) for _ in range(count - 1)]
+            for worker in self.workers[1:]:
                 worker.wait_ready()
         except BaseException:
             self.close()
@@ -195,7 +215,7 @@ class _Pool:
             self.workers.pop().close()
 
     def close(self) -> None:
-        for worker in self.workers:
+        for worker in reversed(self.workers):
             worker.close()
 
 

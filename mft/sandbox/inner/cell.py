@@ -7,7 +7,6 @@ process 2 and waits for it. When process 1 ends, the kernel kills everything tha
 import os
 import resource
 import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,21 +21,29 @@ WATCH_S = 0.1
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def open_cell(role: Callable[[], None], *, keep: Sequence[int], output: int, limits: Mapping[str, Any]) -> int:
-    """Start `role` alone in a sandbox; returns process 1. `keep`: descriptors that stay open; `output`: where it may print."""
+def open_cell(role: Callable[[], None], *, keep: Sequence[int], output: int, limits: Mapping[str, Any], bare: str | None = None) -> int:
+    """Start `role` alone in a sandbox; returns process 1. `keep`: descriptors that stay open; `output`: where it may print.
+
+    `bare`: no sandbox, this folder to work in: what the user insisted on. Then the process leads a session of its own and nothing more.
+    """
     uid, gid = os.getuid(), os.getgid()
-    pid = system.clone(system.CLONE_NEWUSER | system.ALL_BUT_USER)
+    pid = os.fork() if bare else system.clone(system.CLONE_NEWUSER | system.ALL_BUT_USER)
     if pid:
         return pid
     code = NOT_BUILT
     try:
-        system.map_ids(uid, gid, INSIDE_ID)
+        if not bare:
+            system.map_ids(uid, gid, INSIDE_ID)
         _only(keep, output)
-        _private_places(limits)
+        if bare:
+            os.chdir(bare)
+        else:
+            _private_places(limits)
         _limit(limits)
-        system.drop_capabilities()
+        if not bare:
+            system.drop_capabilities()
         os.setsid()
-        code = _watch(_start(role), limits["memory_bytes"])
+        code = _watch(_start(role, bare or "/tmp"), None if bare else limits["memory_bytes"])
     except BaseException as error:  # noqa: BLE001 - whatever went wrong, this process must not go on as a copy of the worker
         with suppress(OSError):
             os.write(output, f"sandbox: {type(error).__name__}: {error}\n".encode())
@@ -82,7 +89,7 @@ def _limit(limits: Mapping[str, Any]) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
-def _start(role: Callable[[], None]) -> int:
+def _start(role: Callable[[], None], home: str) -> int:
     """The program as process 2. Process 1 is closed to it: it can neither be traced nor read, and signals from inside do not reach it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     system.prctl(system.PR_SET_DUMPABLE, 0)
@@ -96,17 +103,17 @@ def _start(role: Callable[[], None]) -> int:
         system.prctl(system.PR_SET_DUMPABLE, 1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.environ.clear()
-        os.environ.update({"HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"})
+        os.environ.update({"HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"})
         role()
         code = 0
     except BaseException as error:  # noqa: BLE001 - the program's own end, whatever it raised; the worker's code must not be reached
         with suppress(BaseException):
-            print(f"{type(error).__name__}: {error}"[:500], file=sys.stderr, flush=True)
+            os.write(2, f"{type(error).__name__}: {error}\n"[:500].encode(errors="replace"))
     finally:
         os._exit(code)
 
 
-def _watch(program: int, memory_bytes: int) -> int:
+def _watch(program: int, memory_bytes: int | None) -> int:
     """Reap what ends until the program does; its exit code, or OUT_OF_MEMORY."""
     while True:
         signal.sigtimedwait({signal.SIGCHLD}, WATCH_S)
@@ -115,7 +122,7 @@ def _watch(program: int, memory_bytes: int) -> int:
                 if ended[0] == program:
                     code = os.waitstatus_to_exitcode(ended[1])
                     return code if 0 <= code < OUT_OF_MEMORY else 1 if code >= 0 else 64 + min(-code, 33)
-        if _resident_bytes() > memory_bytes:
+        if memory_bytes is not None and _resident_bytes() > memory_bytes:
             return OUT_OF_MEMORY
 
 

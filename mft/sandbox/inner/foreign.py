@@ -6,7 +6,7 @@ A program passed if its build and its run ended with 0 within their times, and b
 |---|---|---|---|
 | cpp | `g++ -std=c++17` | the program | `main` returned: a call of `exit` and its like ends it with 97 |
 | java | `javac` | `java Judge`, which calls `Main.main` | the secret that `Judge` prints after `Main.main` came back is the last line |
-| javascript | - | `node` | nothing was printed on stderr (`console.assert` says its failures there alone), and the last line of the text was reached |
+| javascript | - | `node` | nothing on stderr (there `console.assert` says its failures, and nowhere else), and the last line was reached |
 | go | `go test -c` | the program, verbose | a test passed, none failed; `os.Exit` in a test is a failure to Go itself |
 | rust | `rustc --test` | the program | the test harness says `test result: ok` with a test passed |
 

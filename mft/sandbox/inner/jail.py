@@ -10,7 +10,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def main(descriptor: int) -> None:
         if plan["build"]:
             _enter_namespaces(plan)
             _build_root(plan)
-        _finish(plan)
+        if not plan["bare"]:
+            _finish(plan)
     except OSError as error:
         control.send(json.dumps({"refused": str(error)}).encode())
         os._exit(1)
@@ -75,10 +76,14 @@ def _build_root(plan: Mapping[str, Any]) -> None:
     for name, text in plan["texts"].items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)
+    _mount_proc()       # while the old root's /proc is still to be seen: the kernel gives no more of /proc than was there before
     system.unmount("/.old")
     os.rmdir("/.old")
-    system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
     system.mount("none", "/", flags=system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | system.MS_NOSUID | system.MS_NODEV)
+
+
+def _mount_proc() -> None:
+    system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
 
 
 def _bind(source: str, target: str, *, read_only: bool) -> None:
@@ -96,17 +101,12 @@ def _bind(source: str, target: str, *, read_only: bool) -> None:
 
 def _finish(plan: Mapping[str, Any]) -> None:
     """What both kinds have in common: a /proc of these processes alone, no id that owns a file, no capability."""
-    if not plan["build"]:
-        system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
+    if not plan["build"] and plan["privileged"]:
+        _mount_proc()   # bubblewrap's own has parts covered where root starts it, and then programs could have none of theirs
     system.set_hostname("sandbox")
     if plan["drop_to"] is not None:
-        _become(plan["drop_to"], plan["drop_to"])
+        os.setgroups([])
+        os.setresgid(plan["drop_to"], plan["drop_to"], plan["drop_to"])
+        os.setresuid(plan["drop_to"], plan["drop_to"], plan["drop_to"])
     system.drop_capabilities()
     system.prctl(system.PR_SET_DUMPABLE, 1)     # a change of ids took /proc/self from the process; its children must write their id maps
-    os.setsid() if os.getpid() != os.getsid(0) else None
-
-
-def _become(uid: int, gid: int, groups: Sequence[int] = ()) -> None:
-    os.setgroups(list(groups))
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)

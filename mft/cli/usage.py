@@ -10,7 +10,7 @@ VERBS = {
     "merge": "adapter + base -> merged model, checked",
     "quantize": "one model or a matrix in fewer bits, its sizes beforehand, its quality afterwards",
     "generate": "answer a prompt with a base + adapter or a merged model",
-    "evaluate": "loss: held-out loss per task of one or several models",
+    "evaluate": "loss, humaneval, mbpp, ...; score, check, compare: held-out loss, pass@k, given completions",
     "measure": "memory: what a model takes idle and while it answers, beside the prediction",
     "report": "one self-contained HTML page of a run",
     "doctor": "what this machine can and cannot do, and the remedy",

@@ -13,8 +13,8 @@ from mft.sandbox.probe import probe_sandboxes
 pytestmark = pytest.mark.skipif(not any(probe.works for probe in probe_sandboxes()), reason="this machine has no sandbox")
 
 PROBLEMS = [
-    {"task_id": "HumanEval/0", "prompt": 'def add(a, b):\n    """Sum."""\n', "canonical_solution": "    return a + b\n", "entry_point": "add",
-     "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"},
+    {"task_id": "HumanEval/0", "prompt": 'def add(a, b):\n    """Sum."""\n', "canonical_solution": "    return a + b\n",
+     "entry_point": "add", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"},
     {"task_id": "HumanEval/1", "prompt": 'def one():\n    """One."""\n', "canonical_solution": "    return 1\n", "entry_point": "one",
      "test": "def check(candidate):\n    assert candidate() == 1\n"}]
 
@@ -50,7 +50,8 @@ def test_given_completions_are_scored_and_compared(tmp_path: Path, problems: Pat
         assert (result["passed"], result["total"]) == (1 if name == "a" else 2, 2)
     code, out, _ = mft("--json", "evaluate", "compare", tmp_path / "a", tmp_path / "b")
     assert (code, json.loads(out)["gained"], json.loads(out)["lost"]) == (0, ["HumanEval/1"], [])
-    code, out, _ = mft("evaluate", "score", "humaneval", "--samples", poor, "--protocol", "completion", "--problems", problems, "imports=codefuse")
+    code, out, _ = mft("evaluate", "score", "humaneval", "--samples", poor, "--protocol", "completion", "--problems", problems,
+                       "imports=codefuse")
     assert "humaneval: pass@1 50.0% (1 of 2), 95% interval 9.5% to 90.5% (wilson)" in out
     assert "protocol completion, imports=codefuse (" in out
     assert "  HumanEval/1#0  failed: " in out
@@ -112,7 +113,8 @@ def test_a_model_writes_and_is_judged_and_ranks_write_the_same(tmp_path: Path, p
 @pytest.mark.slow
 def test_answers_of_a_server_are_judged(tmp_path: Path, problems: Path):
     spec = importlib.util.spec_from_file_location("endpoint", Path(__file__).parents[1] / "generation" / "test_generation_endpoint.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     endpoint = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(endpoint)
 

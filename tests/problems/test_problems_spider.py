@@ -71,7 +71,8 @@ def test_rows_decide_and_their_order_only_where_the_reference_has_one(tmp_path: 
 
 
 def test_what_cannot_be_judged_is_left_out_by_name(tmp_path: Path):
-    problems, left_out = read_spider(write(tmp_path, "SELECT Name FROM item", "SELECT Colour FROM item", "SELECT Name FROM item WHERE 1 = 2"))
+    queries = ("SELECT Name FROM item", "SELECT Colour FROM item", "SELECT Name FROM item WHERE 1 = 2")
+    problems, left_out = read_spider(write(tmp_path, *queries))
     assert [problem.id for problem in problems] == ["spider/0"]
     assert left_out == {"spider/1": "the reference cannot be run: no such column: Colour",
                         "spider/2": "the reference gives no row in any of the databases"}

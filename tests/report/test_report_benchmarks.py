@@ -17,15 +17,16 @@ PROTOCOL = {"name": "openai", "sha256": "ab" * 32, "timeout_s": 3.0}
 def record(passed: int, name: str, **more: Any) -> dict[str, Any]:
     return {"benchmark": "humaneval", "passed": passed, "total": 2, "pass@1": passed / 2, "ci95": [0.1, 0.9], "ci95_method": "wilson",
             "protocol": PROTOCOL, "problem_file": {"file": "HumanEval.jsonl.gz", "sha256": "cd" * 32, "count": 2},
-            "judge": {"isolation": "bubblewrap", "mode": "separate", "judged_inside": {}}, "correct": {"HumanEval/0": passed > 0, "HumanEval/1": 0},
+            "judge": {"isolation": "bubblewrap", "mode": "separate", "judged_inside": {}},
+            "correct": {"HumanEval/0": passed > 0, "HumanEval/1": 0},
             "samples": {"HumanEval/0": 1, "HumanEval/1": 1}, "failures": [], "versions": {"mft": "0.1.0"}, "seconds": 1.0,
             "model": {"name": name}, "generation": {"endings": {"length": 1, "stop": 1}}, "samples_file": {"file": "samples.jsonl"}, **more}
 
 
 ANSWERS = [{"id": "HumanEval/0", "prompt": "def f():\n", "completion": "\n    return '<script>alert(1)</script>'", "status": "failed",
             "detail": "AssertionError: 1 < 2 & x", "passed": 0, "samples": 1, "sample": 0},
-           {"id": "HumanEval/1", "prompt": "def g():\n", "completion": "    return 1", "status": "passed", "detail": "", "passed": 1, "samples": 1,
-            "sample": 0}]
+           {"id": "HumanEval/1", "prompt": "def g():\n", "completion": "    return 1", "status": "passed", "detail": "", "passed": 1,
+            "samples": 1, "sample": 0}]
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def run(tmp_path: Path) -> Path:
               "published": [{"model": "GPT-4 (zero-shot)", "percent": 67.0, "source": "a card", "protocol": "not stated", "ours": False},
                             {"model": "train", "percent": 50.0, "source": "measured here", "protocol": "openai", "ours": True}]}
     (stage / "result.json").write_text(json.dumps(result))
-    (tmp_path / "run.json").write_text(json.dumps({**RUN, "stages": [{"name": "he", "kind": "evaluate", "seconds": 2.0, "skipped": False}]}))
+    stages = [{"name": "he", "kind": "evaluate", "seconds": 2.0, "skipped": False}]
+    (tmp_path / "run.json").write_text(json.dumps({**RUN, "stages": stages}))
     return tmp_path
 
 

@@ -21,12 +21,9 @@ def extract(answer: str, problem: Problem, protocol: Protocol, prompt: str) -> s
     """
     cuts = [found for stop in protocol.stops if (found := answer.find(stop)) >= 0]
     text = answer[:min(cuts)] if cuts else answer
-    rule = protocol.extraction
-    if rule == "evalplus" and protocol.style == "completion" and protocol.joining == "prompt_completion":
+    if protocol.extraction == "evalplus" and protocol.style == "completion" and protocol.joining == "prompt_completion":
         text = prompt + text
-    if rule == "none" and problem.language != "python" and problem.style == "completion":
-        rule = "block"      # a model goes on after the function's end, where Python would simply read more code
-    return RULES[rule](text, problem)
+    return RULES[protocol.extraction](text, problem)
 
 
 def first_fence(answer: str) -> str:

@@ -26,6 +26,7 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     **{f"codellama/CodeLlama-13b{kind}-hf": _CODE_LLAMA_13B for kind in ("", "-Instruct")},
     "codellama/CodeLlama-13b-Python-hf": {**_CODE_LLAMA_13B, "vocab_size": 32000},
     **{f"codellama/CodeLlama-34b{kind}-hf": _CODE_LLAMA_34B for kind in ("", "-Python", "-Instruct")},
+    "codefuse-ai/CodeFuse-CodeLlama-34B": _CODE_LLAMA_34B,
     **{f"codellama/CodeLlama-70b{kind}-hf": _CODE_LLAMA_70B for kind in ("", "-Python")},
     "codellama/CodeLlama-70b-Instruct-hf": {**_CODE_LLAMA_70B, "max_position_embeddings": 4096},
     **{f"deepseek-ai/deepseek-coder-33b-{kind}": _llama(62, 7168, 19200, 56, 8, 32256, 16384) for kind in ("base", "instruct")},

@@ -108,9 +108,9 @@ def choose(source: Path, prompt_format: PromptFormat, tokenizer: "TextTokenizer"
         held_out = picking.take([both], options.held_out_rows)
     _check_counts(source, rows, held_out, picking.dropped, options)
     contents = source / MANIFEST if built else source
-    facts = {"source": str(source), "source_sha256": hashlib.sha256(contents.read_bytes()).hexdigest(), "format": prompt_format.reference,
+    facts = {"source": source.name, "source_sha256": hashlib.sha256(contents.read_bytes()).hexdigest(), "format": prompt_format.reference,
              "tokenizer_sha256": tokenizer.sha256, "seed": options.seed, "max_tokens": options.max_tokens,
-             "decontaminated": "by its recipe" if already else [str(problem) for problem in options.decontaminate],
+             "decontaminated": "by its recipe" if already else list(options.decontaminate),
              "left_out": dict(picking.dropped.most_common())}
     return CalibrationSet(tuple(rows), tuple(held_out), {}, facts)
 

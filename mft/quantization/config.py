@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from mft.config.model import StrictModel
-from mft.data.decontamination.config import Problems
 
 MAIN = "main"
 """The folder, or branch, of the first job of a matrix."""
@@ -130,9 +129,9 @@ class CalibrationOptions(StrictModel):
     """Rows that perplexity and KL are measured on."""
 
     seed: int = 1234
-    decontaminate: tuple[Problems, ...] = ("humaneval",)
-    """Benchmarks whose problems may not be among the rows, as in a recipe's step `decontaminate`; [] for none. Not looked for again in a
-    built folder whose recipe has that step."""
+    decontaminate: tuple[Annotated[str, Field(min_length=1)], ...] = ("humaneval",)
+    """Benchmarks whose problems may not be among the rows: `humaneval`, or problem files as in a recipe's step `decontaminate`; [] for
+    none. Not looked for again in a built folder whose recipe has that step."""
 
 
 class QualityOptions(StrictModel):

@@ -26,9 +26,12 @@ GPTQMODEL = "7.6.0"
 """The version that this project runs with. 7.7.0 asks for torch 2.14.1 or newer, of which pip then takes the CUDA build, 6 GB."""
 
 TORCH = "torch>=2.9,<2.14"
+OPTIMUM = "optimum>=2.3,<3"
+"""transformers 5.24 asks for it to load GPTQ's layout, beside gptqmodel; nothing of it is used here."""
+
 BUILD_TOOLS = ("setuptools", "wheel", "ninja", "packaging")
 SETUP = "mft quantize --setup"
-NAMES = ("gptqmodel", "torch", "transformers", "numpy", "safetensors")
+NAMES = ("gptqmodel", "torch", "transformers", "optimum", "numpy", "safetensors")
 
 
 def environment_folder() -> Path:
@@ -83,7 +86,7 @@ def _install(folder: Path) -> None:
     torch = _versions(python, ["torch"])["torch"]
     constraints = folder / "constraints.txt"
     constraints.write_text(f"torch=={torch}\n", encoding="utf-8")
-    _run([*pip, "--no-build-isolation", "--constraint", str(constraints), f"gptqmodel=={GPTQMODEL}"], log,
+    _run([*pip, "--no-build-isolation", "--constraint", str(constraints), f"gptqmodel=={GPTQMODEL}", OPTIMUM], log,
          {} if _has_gpu() else {"BUILD_CUDA_EXT": "0"})
     write_json(folder / ".complete", _versions(python, NAMES))
 

@@ -35,7 +35,7 @@ def convert(model: Path, out: Path, job: GgufJob) -> dict[str, Any]:
     """
     file = out / f"model-{job.type}.gguf"
     command = [sys.executable, str(find_converter()), str(model), "--outfile", str(file), "--outtype", job.type]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"NO_LOCAL_GGUF": ""})
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not file.is_file():
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         raise ModelError(f"{model}: llama.cpp's converter failed: {lines[-1]}")

@@ -10,11 +10,14 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from mft import __version__
 from mft.data.engine.work import sweep_work, work_folder
@@ -99,7 +102,7 @@ def run_job(source: Source, job: Job, name: str, folder: Path, measure: Callable
         weights = work / "made" / "weights"
         if not (weights / FACTS).is_file():
             logger.info("%s: quantising", job.label)
-            with atomic_folder(weights, replace=True) as partial:
+            with atomic_folder(weights, replace=True) as partial, _library_faults(folder):
                 _quantise(source, job, partial, work)
         if measure and job.method not in UNMEASURED and not (work / QUALITY).is_file():
             logger.info("%s: measuring", job.label)
@@ -117,6 +120,19 @@ def run_job(source: Source, job: Job, name: str, folder: Path, measure: Callable
                 "model_files": source.files, "format": source.prompt_format and source.prompt_format.reference,
                 "calibration_sha256": facts["calibration_sha256"], "versions": facts["versions"]})
     return facts
+
+
+@contextmanager
+def _library_faults(folder: Path) -> Iterator[None]:
+    """safetensors tells of a disk that is full with an error of its own.
+
+    Raises:
+        OutputError: it did.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise OutputError(f"{folder}: cannot be written: {error}") from error
 
 
 def _quantise(source: Source, job: Job, folder: Path, work: Path) -> None:
@@ -157,7 +173,17 @@ def _weights(source: Source, job: Job, folder: Path, work: Path, rows: Path | No
         case GgufJob():
             from mft.quantization.gguf import convert
 
-            return convert(source.folder, folder, job)
+            return convert(_with_companions(source, work / Path(source.name).name), folder, job)
+
+
+def _with_companions(source: Source, folder: Path) -> Path:
+    """The model as it would be released, by links: a converter takes tokenizer and chat template from where the weights are."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in (*source.folder.glob("*.safetensors*"), source.folder / "config.json"):
+        _link(path, folder / path.name)
+    write_companions(source.folder, folder, source.prompt_format, source.tokenizer)
+    return folder
 
 
 def _link(source: Path, target: Path) -> None:

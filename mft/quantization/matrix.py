@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mft.errors import CheckFailed, ConfigError, MftError, ModelError, OutputError
-from mft.files import MANIFEST, claim_folder, hash_file, read_json, sha256_json, write_json, write_text
+from mft.files import claim_folder, read_json, sha256_json, write_json, write_text
 from mft.modeling.base import read_model_config
 from mft.modeling.shape import Shape, shape_of
 from mft.quantization.calibration import choose, text_windows
@@ -19,6 +19,7 @@ from mft.quantization.job import UNMEASURED, Source, finished, job_hash, run_job
 from mft.quantization.preview import check_jobs, predicted_bytes
 from mft.quantization.size import full_bytes
 from mft.quantization.table import markdown, order_warnings, write_plot
+from mft.quantization.weights import check_weights, source_hashes
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +58,17 @@ def quantize(request: Request) -> dict[str, Any]:
     check_jobs(shape, request.options.jobs)
     _check_model(request)
     _check_tools(request.options.jobs)
+    _check_room(request, shape)
     source = _source_of(request)
     if not request.single:
         key = sha256_json({"quantize": source.files, "rows": source.chosen.to_json() if source.chosen else None})
-        claim_folder(request.out, key, overwrite=request.overwrite, replace_other=request.replace_other)
+        try:
+            claim_folder(request.out, key, overwrite=request.overwrite, replace_other=request.replace_other)
+        except OSError as error:
+            raise OutputError(f"{request.out}: cannot be made: {error.strerror}") from error
         request = replace(request, overwrite=False)
         if source.chosen:
             source.chosen.write(request.out)
-    _check_room(request, shape)
     jobs, faults, base = _run_all(request, source, shape)
     result: dict[str, Any] = {"model": source.name, "jobs": jobs, "unquantised_bytes": full_bytes(shape), "unquantised_perplexity": base,
               "calibration_sha256": source.chosen.sha256 if source.chosen else None, "warnings": order_warnings(jobs)}
@@ -84,8 +88,7 @@ def _check_model(request: Request) -> None:
     if "quantization_config" in config:
         raise ModelError(f"{request.model}: is quantised already ({config['quantization_config'].get('quant_method', 'unknown')}); "
                          "give the unquantised model")
-    if not any(request.model.glob("*.safetensors")):
-        raise ModelError(f"{request.model}: has no .safetensors weights")
+    check_weights(request.model)
     if request.out.resolve() == request.model.resolve() or request.model.resolve().is_relative_to(request.out.resolve()):
         raise OutputError(f"{request.out}: is or holds the model that is quantised; give another --out")
 
@@ -136,14 +139,7 @@ def _source_of(request: Request) -> Source:
     elif any(job.method in CALIBRATED for job in options.jobs):
         raise ConfigError(["gptq and awq measure activations on real rows; give --calibration: a folder of `mft data build`, or a file of "
                            "rows"])
-    return Source(request.model, request.name, _model_files(request.model), prompt_format, tokenizer, chosen)
-
-
-def _model_files(model: Path) -> dict[str, str]:
-    """sha256 of config and weights: as the model's manifest says, else read."""
-    known: dict[str, Any] = read_json(model / MANIFEST).get("files", {}) if (model / MANIFEST).is_file() else {}
-    paths = [model / "config.json", *sorted(model.glob("*.safetensors"))]
-    return {path.name: known[path.name]["sha256"] if path.name in known else hash_file(path)["sha256"] for path in paths}
+    return Source(request.model, request.name, source_hashes(request.model), prompt_format, tokenizer, chosen)
 
 
 def _check_room(request: Request, shape: Shape) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from mft.files import write_json
 from mft.modeling.gptq_layout import to_nearest
+from mft.quantization.weights import weight_files
 
 LINEAR = re.compile(r".*\.layers\.\d+\..*_proj\.weight")
 """The linear modules of the blocks; embedding, head and norms stay as they are, as in public GPTQ releases."""
@@ -60,7 +61,7 @@ def _name_shards(out: Path, names: dict[str, str], files: int, total: int) -> No
 
 
 def _tensors(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    for path in sorted(model.glob("*.safetensors")):
+    for path in weight_files(model):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():    # noqa: SIM118 (no mapping)
                 yield name, file.get_tensor(name)

@@ -56,11 +56,12 @@ def check_jobs(shape: Shape, jobs: Sequence[Job]) -> None:
     faults = []
     for number, job in enumerate(jobs):
         group = getattr(job, "group_size", -1) or -1
-        for name, (inputs, outputs) in shape.linear.items():
-            if isinstance(job, GptqJob | NearestJob) and (inputs % 32 or outputs % 32):
-                faults.append(f"jobs.{number}: {job.label}: {name} is {inputs} x {outputs}; both must be multiples of 32 to be packed")
-            if group > inputs:
-                faults.append(f"jobs.{number}: {job.label}: {name} has {inputs} inputs, fewer than a group of {group}; take at most "
-                              f"{inputs}, or -1")
+        odd = [f"{name} ({inputs} x {outputs})" for name, (inputs, outputs) in shape.linear.items() if inputs % 32 or outputs % 32]
+        if isinstance(job, GptqJob | NearestJob) and odd:
+            faults.append(f"jobs.{number}: {job.label}: {', '.join(odd)}: inputs and outputs must be multiples of 32 to be packed")
+        narrowest = min(inputs for inputs, _ in shape.linear.values())
+        if group > narrowest:
+            faults.append(f"jobs.{number}: {job.label}: a group of {group}, but the model has modules of {narrowest} inputs; take at most "
+                          f"{narrowest}, or -1")
     if faults:
         raise ConfigError(faults)

@@ -75,7 +75,7 @@ def quantize_stage(project: Project, stage: QuantizeStage, *, dry_run: bool) -> 
     """A project's matrix, and the earlier stages that it needs; a dry run looks at the base's config.json alone."""
     if dry_run:
         config, found = config_of_base(project.config.model.base, project.path.parent)
-        return {"model": stage.model, "config": found, **preview(config, stage)}
+        return {"model": project.config.model.base if stage.model == "base" else stage.model, "config": found, **preview(config, stage)}
     record = run_project(project, only=stage.name)
     result: dict[str, Any] = next(entry["result"] for entry in record["stages"] if entry["name"] == stage.name)
     return result

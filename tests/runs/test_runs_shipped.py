@@ -87,7 +87,7 @@ def test_these_configs_are_shipped_and_found_by_name():
     assert set(NAMES) == {
         "quickstart.yaml", "codefuse-codellama-34b-4k.yaml", "codefuse-codellama-34b-mftcoder-v05.yaml", "codefuse-codellama-34b-16k.yaml",
         "ziya-coding-34b.yaml", "codellama-70b-instruct-domain.yaml", "deepseek-coder-33b.yaml", "qwen2.5-coder-7b-1gpu.yaml",
-        "my-repository.yaml"}
+        "my-repository.yaml", "codellama-70b-gptq-matrix.yaml", "codefuse-codellama-34b-4bits.yaml"}
     assert [path.name for path in shipped_configs()] == NAMES
     assert shipped_config("quickstart.yaml") == ROOT / "configs" / "quickstart.yaml"
 
@@ -193,10 +193,11 @@ def test_each_opens_with_command_hardware_plan_and_whether_it_was_run(path):
     places = [text.find(mark) for mark in marks]
     assert min(places) > 0, [mark for mark, place in zip(marks, places, strict=True) if place < 0]
     assert places == sorted(places)
-    ranks = max((stage.distributed.processes or 1) for stage in load_project(path).stages if isinstance(stage, TrainStage))
+    ranks = max(((stage.distributed.processes or 1) for stage in load_project(path).stages if isinstance(stage, TrainStage)), default=1)
     assert re.search(r"\nHardware: (\d+) GPUs?\b", text)[1] == str(ranks)
     base = load_project(path).model.base
-    licence = {"codellama": "Llama 2 Community License", "deepseek-ai": "DeepSeek License Agreement", "Qwen": "Apache-2.0"}
+    llama = "Llama 2 Community License"
+    licence = {"codellama": llama, "codefuse-ai": llama, "deepseek-ai": "DeepSeek License Agreement", "Qwen": "Apache-2.0"}
     assert f"base: {base}" in path.read_text(encoding="utf-8")
     assert licence[base.split("/")[0]] in path.read_text(encoding="utf-8")
 

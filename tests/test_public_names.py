@@ -11,6 +11,7 @@ PUBLIC = {
     "mft.tokenization.pack": ["lengths", "capacity", "seed"],
     "mft.training.losses.task_loss": ["token_losses", "labels", "task_ids", "sample_ids", "mode", "weights", "num_tasks", "counts",
                                        "num_samples"],
+    "mft.evaluation.score": ["samples", "problems", "protocol", "options", "facts", "own_prompt", "plus", "folder", "progress"],
     "mft.merging.merge": ["base", "adapter", "out", "options", "prompt_format", "overwrite", "progress", "finish", "weights"],
 }
 

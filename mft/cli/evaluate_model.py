@@ -11,7 +11,7 @@ from mft.cli.evaluate_options import Inside, Isolation, Ks, Overwrite, Problems,
 from mft.cli.outcome import Outcome
 from mft.errors import ConfigError
 
-NAMES = ("humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus")
+NAMES = ("humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus", "spider")
 
 
 def register(app: typer.Typer) -> None:

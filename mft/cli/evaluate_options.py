@@ -63,6 +63,8 @@ def shown(result: dict[str, Any]) -> Outcome:
         lines.append(f"bodies that do nothing: {result['stubs']['passed']} of {result['stubs']['total']} pass")
     lines.append(f"protocol {result['protocol']['name']} ({result['protocol']['sha256'][:12]}), tests {result['problem_file']['file']} "
                  f"({result['problem_file']['sha256'][:12]})")
+    if left_out := result["problem_file"].get("left_out"):
+        lines.append(f"left out, as they cannot be judged: {len(left_out)} ({', '.join(sorted(set(left_out.values()))[:3])})")
     inside = result["judge"]["judged_inside"]
     lines += [f"judged inside, {len(ids)}: {reason} ({', '.join(ids[:4])}{', ...' if len(ids) > 4 else ''})"
               for reason, ids in inside.items()]

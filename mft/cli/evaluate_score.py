@@ -8,7 +8,7 @@ import typer
 from mft.cli.evaluate_options import Inside, Isolation, Ks, Overwrite, Problems, ProtocolName, Rules, Unsafe, Workers, exam, numbers, shown
 from mft.cli.outcome import Outcome, Table
 
-Benchmark = Annotated[str, typer.Argument(help="humaneval, humaneval-plus, humaneval-x, humaneval-zh, mbpp, mbpp-plus")]
+Benchmark = Annotated[str, typer.Argument(help="humaneval, humaneval-plus, humaneval-x, humaneval-zh, mbpp, mbpp-plus, spider")]
 
 
 def score(

@@ -16,7 +16,7 @@ VERBS = {
     "generate": "answer a prompt, or a file of them, with a base + adapter or a merged model",
     "chat": "talk to a model in the terminal",
     "serve": "an OpenAI-compatible server: vLLM, or transformers",
-    "evaluate": "loss: held-out loss per task of one or several models",
+    "evaluate": "loss, humaneval, mbpp, ...; score, check, compare: held-out loss, pass@k, given completions",
     "measure": "memory: what a model takes idle and while it answers, beside the prediction",
     "report": "one self-contained HTML page of a run",
     "doctor": "what this machine can and cannot do, and the remedy",

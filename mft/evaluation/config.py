@@ -5,9 +5,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mft.config.model import StrictModel
+from mft.sandbox.isolation import Isolation
 
-CODE_BENCHMARKS = ("humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus")
-CodeBenchmark = Literal["humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus"]
+CODE_BENCHMARKS = ("humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus", "spider")
+CodeBenchmark = Literal["humaneval", "humaneval-plus", "humaneval-x", "humaneval-zh", "mbpp", "mbpp-plus", "spider"]
 
 
 class ModelList(StrictModel):
@@ -94,7 +95,7 @@ class CodeOptions(ModelList):
     workers: int | None = Field(None, ge=1)
     """Programs judged at a time. null: one a CPU."""
 
-    isolation: Literal["auto", "bubblewrap", "unshare", "container", "unsafe"] = "auto"
+    isolation: Isolation = "auto"
     """Sandbox of generated code. auto: the first that this machine has, else the stage is refused. unsafe: none."""
 
     inside: bool = False

@@ -21,12 +21,9 @@ def extract(answer: str, problem: Problem, protocol: Protocol, prompt: str) -> s
     """
     cuts = [found for stop in protocol.stops if (found := answer.find(stop)) >= 0]
     text = answer[:min(cuts)] if cuts else answer
-    rule = protocol.extraction
-    if rule == "evalplus" and protocol.style == "completion" and protocol.joining == "prompt_completion":
+    if protocol.extraction == "evalplus" and protocol.style == "completion" and protocol.joining == "prompt_completion":
         text = prompt + text
-    if rule == "none" and problem.language != "python" and problem.style == "completion":
-        rule = "block"      # a model goes on after the function's end, where Python would simply read more code
-    return RULES[rule](text, problem)
+    return RULES[protocol.extraction](text, problem)
 
 
 def first_fence(answer: str) -> str:
@@ -180,11 +177,23 @@ def block(answer: str, language: Language) -> str:
     return "\n".join(kept) + "\n"
 
 
+def sql(answer: str) -> str:
+    """One query: of the first fence or the whole answer, from its SELECT or WITH to the first semicolon.
+
+    >>> sql("The query is:\\n```sql\\nSELECT count(*) FROM singer;\\n```")
+    'SELECT count(*) FROM singer'
+    """
+    text = first_fence(answer)
+    start = re.search(r"\b(?:select|with)\b", text, re.IGNORECASE)
+    return text[start.start() if start else 0:].partition(";")[0].strip()
+
+
 RULES: Final[dict[Extraction, Callable[[str, Problem], str]]] = {
     "none": lambda answer, problem: answer,
     "fence": lambda answer, problem: first_fence(answer),
     "codefuse": lambda answer, problem: codefuse(answer, problem.language),
     "wizardcoder": lambda answer, problem: wizardcoder(answer),
     "evalplus": lambda answer, problem: evalplus(answer, problem.entry_point),
+    "sql": lambda answer, problem: sql(answer),
     "block": lambda answer, problem: block(answer, problem.language),
 }

@@ -11,12 +11,13 @@ from mft.evaluation.extract import extract
 from mft.evaluation.other_languages import assembled, stub
 from mft.evaluation.protocol import HEADERS, Protocol
 from mft.problems.problem import Language, Problem
+from mft.problems.spider import SOLUTION
 from mft.sandbox.program import Program
 
 LANGUAGE_COMMENTS: Final[dict[Language, str]] = {
     "python": "# language: Python", "cpp": "// language: C++", "go": "// language: Go", "java": "// language: Java",
     "javascript": "// language: JavaScript", "rust": "// language: Rust", "csharp": "// language: C#",
-    "typescript": "// language: TypeScript"}
+    "typescript": "// language: TypeScript", "sql": "-- language: SQL"}
 """Source: CodeGeeX and codefuse-evaluation, the tag before a problem's prompt."""
 
 NUMPY: Final = re.compile(r"\b(?:numpy|np)\b")
@@ -51,6 +52,9 @@ def program(sample: Sample, problem: Problem, protocol: Protocol, *, own_prompt:
     code = sample.answer if sample.whole else extract(sample.answer, problem, protocol, prompt)
     joined = code if sample.whole or _alone(code, problem, protocol) else join(prompt, code)
     name, tests = sample.id, "\n".join([*problem.tests, *(problem.plus_tests if plus else ())])
+    if problem.language == "sql":
+        return Program(id=name, solution=SOLUTION.format(query=joined), tests=tests, entry_point=problem.entry_point,
+                       call=f"check({problem.entry_point})", timeout_s=protocol.timeout_s)
     if problem.language != "python":
         return Program(id=name, solution=assembled(problem, prompt, joined), tests="", entry_point=problem.entry_point,
                        language=problem.language, timeout_s=protocol.timeout_s)
@@ -125,6 +129,8 @@ def canonical(problem: Problem, protocol: Protocol) -> Sample:
 
 def stubbed(problem: Problem, protocol: Protocol) -> Sample:
     """The answer whose body does nothing; it must fail."""
+    if problem.language == "sql":
+        return Sample(problem.id, 0, "SELECT NULL")
     if problem.language != "python":
         return Sample(problem.id, 0, stub(problem))
     if problem.style == "instruction":

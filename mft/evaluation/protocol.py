@@ -13,7 +13,7 @@ from mft.files import sha256_json
 from mft.problems.problem import Language
 
 Style = Literal["completion", "instruction"]
-Extraction = Literal["none", "fence", "codefuse", "wizardcoder", "evalplus", "block"]
+Extraction = Literal["none", "fence", "codefuse", "wizardcoder", "evalplus", "block", "sql"]
 Joining = Literal["prompt_completion", "completion", "prompt_if_body", "prompt_unless_def"]
 Imports = Literal["none", "codefuse", "codefuse+math", "codefuse+ceil-factorial"]
 

@@ -65,12 +65,16 @@ INSTRUCTION_RULES: Final[tuple[Protocol, ...]] = (
 )
 """For problems in prose, whose solution stands by itself."""
 
-RULES: Final[Mapping[tuple[str, Style], Protocol]] = {(rule.name, rule.style): rule for rule in (*COMPLETION_RULES, *INSTRUCTION_RULES)}
+SQL: Final = Protocol("sql", "instruction", format="model", extraction="sql", joining="completion", timeout_s=10.0, languages=("sql",))
+"""For questions to a database."""
+
+RULES: Final[Mapping[tuple[str, Style], Protocol]] = {
+    (rule.name, rule.style): rule for rule in (*COMPLETION_RULES, *INSTRUCTION_RULES, SQL)}
 
 
 def names() -> list[str]:
     """The protocols that mft brings, in the order in which messages list them."""
-    return [rule.name for rule in COMPLETION_RULES]
+    return [*(rule.name for rule in COMPLETION_RULES), SQL.name]
 
 
 def protocol(name: str, style: Style = "completion", changes: Mapping[str, Any] | None = None) -> Protocol:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from mft.errors import DataError
 from mft.problems.problem import Problem
 from mft.problems.read import humaneval_file, read_problems
+from mft.problems.spider import read_spider
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {each.name: each for each in (
     Benchmark("humaneval-zh", "HumanEval in Chinese", "completion", "humaneval_python_cn.jsonl of codefuse-evaluation"),
     Benchmark("mbpp", "MBPP", "instruction", "mbpp.jsonl, sanitized-mbpp as JSON lines, or mbpp_x.jsonl of codefuse-evaluation"),
     Benchmark("mbpp-plus", "MBPP+", "instruction", "MbppPlus.jsonl of evalplus", plus=True),
+    Benchmark("spider", "Spider's questions on made-up rows", "instruction", "dev.json of Spider, its tables.json beside it", python=False),
 )}
 
 
@@ -59,12 +61,14 @@ def problem_file(name: str, path: Path | None) -> Path:
     raise DataError(f"{known.title} comes in no package: give its file, --problems FILE ({known.comes_from})")
 
 
-def load_benchmark(name: str, path: Path) -> list[Problem]:
-    """The problems of a benchmark's file.
+def load_benchmark(name: str, path: Path) -> tuple[list[Problem], dict[str, str]]:
+    """The problems of a benchmark's file, and those of its rows that cannot be judged, with the reason.
 
     Raises:
         DataError: the file cannot be read, or holds problems of another benchmark; a problem has no tests.
     """
+    if name == "spider":
+        return read_spider(path)
     known, problems = benchmark(name), read_problems(path)
     for problem in problems:
         if problem.style != known.style:
@@ -75,4 +79,4 @@ def load_benchmark(name: str, path: Path) -> list[Problem]:
             raise DataError(f"{path}: problem '{problem.id}' has no 'plus_input', which {known.title} is made of")
         if not problem.tests and not problem.plus_tests:
             raise DataError(f"{path}: problem '{problem.id}' has no tests, so nothing can be judged")
-    return problems
+    return problems, {}

@@ -85,8 +85,8 @@ def _checker(inputs, earlier):
                 wrong.append((arguments, expected, out))
                 if not always:
                     break
-        assert not wrong or always, {entry_point!r} + repr(tuple(wrong[0][0]))[:200] + " is " + repr(wrong[0][2])[:200] + ", expected " + repr(
-            wrong[0][1])[:200]
+        call, expected, found = ([repr(part)[:200] for part in wrong[0]] if wrong else ["", "", ""])
+        assert not wrong or always, {entry_point!r} + "(*" + call + ") is " + found + ", expected " + expected
     return check
 
 

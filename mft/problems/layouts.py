@@ -84,8 +84,8 @@ def _text(record: Mapping[str, Any], field: str, where: str) -> str:
 
 def _with_declaration(prompt: str, declaration: str) -> str:
     """HumanEval-X keeps the first line of a Rust function apart from its prompt, which is a comment alone; the solution goes on from it."""
-    last = declaration.strip().rpartition("\n")[2]
-    return prompt if last in prompt else prompt + declaration
+    last = "".join(declaration.strip().rpartition("\n")[2].split())
+    return prompt if last in "".join(prompt.split()) else prompt + declaration
 
 
 def _language(record: Mapping[str, Any], where: str) -> Language:

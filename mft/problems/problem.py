@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Language = Literal["python", "cpp", "csharp", "go", "java", "javascript", "rust", "typescript"]
+Language = Literal["python", "cpp", "csharp", "go", "java", "javascript", "rust", "sql", "typescript"]
 
 
 @dataclass(frozen=True, slots=True)

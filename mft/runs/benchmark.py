@@ -43,8 +43,8 @@ class Exam:
             DataError, ConfigError: the file or the protocol cannot be used.
         """
         path = problem_file(self.name, self.problems_path)
-        problems = load_benchmark(self.name, path)
-        facts = {**file_facts(path), "count": len(problems)}
+        problems, left_out = load_benchmark(self.name, path)
+        facts = {**file_facts(path), "count": len(problems), **({"left_out": left_out} if left_out else {})}
         if self.limit is not None and self.limit < len(problems):
             problems = problems[:self.limit]
             facts["first"] = self.limit

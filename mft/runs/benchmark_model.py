@@ -164,7 +164,8 @@ def card_row(record: dict[str, Any]) -> str:
     """The row of a model card's table, in Markdown: model, score with interval, protocol."""
     low, high = record["ci95"]
     model = (record.get("model") or {}).get("name") or record["samples_file"]["file"]
-    return (f"| {model} | {record['benchmark']} | {100 * record['pass@1']:.1f} ({record['passed']}/{record['total']}) | "
+    name = record["benchmark"] + (f", first {record['problem_file']['first']} problems" if "first" in record["problem_file"] else "")
+    return (f"| {model} | {name} | {100 * record['pass@1']:.1f} ({record['passed']}/{record['total']}) | "
             f"{100 * low:.1f} to {100 * high:.1f} | {record['protocol']['name']} ({record['protocol']['sha256'][:12]}) | "
             f"{record['problem_file']['sha256'][:12]} |")
 

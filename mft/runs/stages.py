@@ -221,6 +221,7 @@ def run_evaluate(context: StageContext, stage: EvaluateStage | BenchmarkStage) -
         result = evaluate_loss(tokens.validation, tokens.task_names, models, context=context.config.model.context,
                                prompt_format=tokens.prompt_format, tokenizer=tokens.tokenizer, visit=write_answers,
                                divergence_from=stage.divergence_from, progress=lambda _, done, rows: report(done, rows))
+    generations.sort(key=lambda generation: stage.variants.index(generation.model))
     facts = {**result.to_json(), "generations": [generation.to_json() for generation in generations]}
     with atomic_folder(context.folder, replace=True) as partial:
         write_json(partial / "result.json", facts)

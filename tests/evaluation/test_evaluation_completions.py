@@ -58,8 +58,8 @@ GOOD = {"task_id": "HumanEval/0", "completion": "a"}
     ([GOOD, {"task_id": "HumanEval/1", "samples": []}], r"s.jsonl:2: 'samples' is an empty list"),
     ([GOOD, {"task_id": None, "completion": "b"}], r"s.jsonl:2: 'task_id' is NoneType"),
     ([GOOD, {"task_id": "Mbpp/11", "completion": "b"}, {"task_id": "Mbpp/12", "completion": "b"}],
-     r"s.jsonl:2: 'Mbpp/11' is no problem of HumanEval, whose ids are like 'HumanEval/0' \(and 1 more such rows\); is it the samples file of "
-     r"another benchmark"),
+     r"s.jsonl:2: 'Mbpp/11' is no problem of HumanEval, whose ids are like 'HumanEval/0' \(and 1 more such rows\); is it the samples file "
+     r"of another benchmark"),
     ([GOOD, {"task_id": "HumanEval/1", "completion": "b"}, {"task_id": "HumanEval/1", "completion": "b"}],
      r"s.jsonl:3: 'HumanEval/1' has 2 samples, other problems have 1; this one stands twice"),
 ])

@@ -48,8 +48,8 @@ def test_wizardcoder_takes_the_function_and_strips_it(answer: str, code: str):
 
 
 def test_evalplus_keeps_the_longest_span_that_parses_and_what_the_entry_point_reaches():
-    answer = ("Here is the code:\nimport math\nLIMIT = 3\nOTHER = 4\ndef helper(x):\n    return min(x, LIMIT)\ndef unused(x):\n    return 1\n"
-              "def add(a, b):\n    return helper(a) + b\nprint(add(1, 2))\nI hope that this helps.")
+    answer = ("Here is the code:\nimport math\nLIMIT = 3\nOTHER = 4\ndef helper(x):\n    return min(x, LIMIT)\ndef unused(x):\n    return 1"
+              "\ndef add(a, b):\n    return helper(a) + b\nprint(add(1, 2))\nI hope that this helps.")
     assert extract.evalplus(answer, "add") == ("import math\nLIMIT = 3\ndef helper(x):\n    return min(x, LIMIT)\n"
                                                "def add(a, b):\n    return helper(a) + b\n")
 

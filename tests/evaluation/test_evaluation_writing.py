@@ -81,7 +81,7 @@ def test_ranks_share_the_work_and_draw_what_one_would(tmp_path: Path):
         writers = [FakeWriter(3, streams=False) for _ in range(ranks)]
         for rank, writer in enumerate(writers):
             write_samples(TEN, rules, writer, tmp_path / name, samples=1, rank=rank, ranks=ranks)
-        assert sorted(sum((writer.asked for writer in writers), [])) == sorted(problem.id for problem in TEN)
+        assert sorted(name for writer in writers for name in writer.asked) == sorted(problem.id for problem in TEN)
     assert answers(tmp_path / "one", 1) == answers(tmp_path / "three", 1)
     assert endings(tmp_path / "three") == {"stop": 10}
 
@@ -135,8 +135,8 @@ def test_a_prompt_that_leaves_no_room_is_said_and_not_cut(small_llama: Path):
 def test_an_endpoint_gets_text_with_every_control_token_once_or_messages():
     rules = protocol("ziya")
     writer = EndpointWriter(Endpoints(["http://localhost/v1"], "m"), formats.get("ziya"))
-    assert writer._prompt(ADD, rules) == ("<s><human>: \nPlease Complete the given function below according to the docstring: \n" + ADD.prompt
-                                          + "\n<bot>: \n")
+    asked = "<s><human>: \nPlease Complete the given function below according to the docstring: \n"
+    assert writer._prompt(ADD, rules) == f"{asked}{ADD.prompt}\n<bot>: \n"
     chat = EndpointWriter(Endpoints(["http://localhost/v1"], "m"))._prompt(ADD, protocol("evalplus"))
     assert [message["role"] for message in chat] == ["user", "assistant"]      # type: ignore[index]
     assert EndpointWriter(Endpoints(["http://localhost/v1"], "m"))._prompt(ADD, protocol("openai")) == ADD.prompt

@@ -66,10 +66,10 @@ def test_text_and_chat_requests_give_answers_and_settings_are_sent(monkeypatch: 
         found = ask_all(Endpoints([url], "m"), [Ask("ab", 5), Ask([{"role": "user", "content": "cd"}], 6)], ("\n#",))
     assert (found[0].text, found[0].finish_reason, found[0].tokens) == ("AB", "stop", 3)
     assert (found[1].text, found[1].finish_reason, found[1].tokens) == ("CD", "length", None)
-    path, body, key = next(each for each in asked if each[0] == "/v1/completions")
+    _, body, key = next(each for each in asked if each[0] == "/v1/completions")
     assert key == "Bearer secret"
-    assert body == {"model": "m", "temperature": 0.0, "top_p": 1.0, "max_tokens": 7, "stop": ["\n#"], "seed": 5, "prompt": "ab", "top_k": -1,
-                    "repetition_penalty": 1.0}
+    assert body == {"model": "m", "temperature": 0.0, "top_p": 1.0, "max_tokens": 7, "stop": ["\n#"], "seed": 5, "prompt": "ab",
+                    "top_k": -1, "repetition_penalty": 1.0}
 
 
 def test_several_servers_share_the_work() -> None:

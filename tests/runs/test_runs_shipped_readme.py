@@ -18,6 +18,7 @@ def places():
     opening, *sections = re.split(r"(?m)^### ", part)
     found = {"": opening} | {section.split("\n")[0]: section for section in sections}
     found |= {f"stages/{kind}": row for kind, row in re.findall(r"(?m)^\| `(\w+)` \| (.*) \|$", found["stages"])}
+    found["stages/evaluate"] += found["Code benchmarks"]
     return found
 
 

@@ -9,7 +9,7 @@ from mft.report.markup import Column, Html, facts, joined, notice, section, tabl
 from mft.report.units import MISSING, count
 
 TITLES = {"humaneval": "HumanEval", "humaneval-plus": "HumanEval+", "humaneval-x": "HumanEval-X", "humaneval-zh": "HumanEval in Chinese",
-          "mbpp": "MBPP", "mbpp-plus": "MBPP+"}
+          "mbpp": "MBPP", "mbpp-plus": "MBPP+", "spider": "Spider's questions on made-up rows"}
 SHORT_HASH = 12
 
 

@@ -270,7 +270,7 @@ def _trained_hash(context: StageContext, result: dict[str, Any]) -> str:
 
 
 def _model_hash(context: StageContext, result: dict[str, Any]) -> str:
-    """Hash of a merged model's files, without its records (times, and what a check of the weights measured) and the card that tells them."""
+    """Hash of a merged model's files, without its records and its card: times, and what a check of the weights measured."""
     files = read_json(context.folder / MANIFEST)["files"]
     return sha256_json({name: facts["sha256"] for name, facts in files.items() if name not in (MERGE_RECORD, DISTANCES, CARD)})
 

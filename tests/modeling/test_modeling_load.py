@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from bitsandbytes.nn import Linear4bit
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mft.errors import ModelError
 from mft.modeling.adapters import add_adapter
 from mft.modeling.base import check_context, resolve_base
 from mft.modeling.compute import _tell_of_float32, computes_in, cpu_has_bf16
 from mft.modeling.config import AdapterConfig, QuantizationConfig
-from mft.modeling.load import load_base
+from mft.modeling.load import _reads_back, load_base
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +87,22 @@ def test_bf16_is_computed_in_float32_where_a_cpu_has_no_bf16_arithmetic(monkeypa
     assert [computes_in("bf16", torch.device("cpu")) for _ in range(2)] == [torch.float32] * 2
     assert [record.getMessage() for record in caplog.records] == [
         "this CPU has no bf16 arithmetic (no AVX512): what bf16 is asked for is computed in float32"]
+
+
+def test_rows_that_the_cpu_misreads_in_4_bit_are_refused(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=64, hidden_size=96, intermediate_size=192, num_hidden_layers=1, num_attention_heads=4,
+                         num_key_value_heads=4)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    monkeypatch.setattr("mft.modeling.load._reads_back", lambda width: width != 96)
+    with pytest.raises(ModelError, match=r"layers with 96 inputs, which is no multiple of 64; .* misreads such rows"):
+        load_base(tmp_path, QuantizationConfig(type="nf4", compute_dtype="fp32"))
+    load_base(tmp_path, QuantizationConfig(type="none", compute_dtype="fp32"))
+
+
+@pytest.mark.parametrize("width", [64, 96, 100, 128, 160, 704])
+def test_a_width_passes_only_if_random_weights_come_back_from_nf4(width):
+    torch.manual_seed(0)
+    weight = torch.randn(32, width)
+    back = dequantize_4bit(*quantize_4bit(weight, blocksize=64, quant_type="nf4"))
+    assert _reads_back(width) == bool((back - weight).norm() / weight.norm() < 0.12)

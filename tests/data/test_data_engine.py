@@ -14,7 +14,7 @@ from mft.data.engine.plan import plan_shards
 from mft.errors import DataError, MftError
 from mft.files import check_manifest
 
-SHA256 = "7f03174e5f672092a90aad11f224d4006e393af032106968d941d2f1c63a0c93"
+SHA256 = "ae05c6b3695ecd4b1cc14416389db26a44ab70e7f2b32d24d759f2bd4f0dad91"
 
 
 @pytest.fixture(scope="module")

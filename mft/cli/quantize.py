@@ -73,7 +73,7 @@ def _shown(result: dict[str, Any]) -> Outcome:
     from mft.quantization.table import header_and_rows, preview_tables
 
     if result.get("dry_run"):
-        return Outcome(result, [Table(*table) for table in preview_tables(result)])
+        return Outcome(result, [*(Table(*table) for table in preview_tables(result)), *(f"warning: {text}" for text in result["warnings"])])
     header, rows = header_and_rows(result)
     return Outcome(result, [Table(result["model"], header, rows), *(f"warning: {warning}" for warning in result["warnings"]),
                             *(job["path"] for job in result["jobs"])])

@@ -16,7 +16,7 @@ from mft.quantization.calibration import choose, text_windows
 from mft.quantization.config import CALIBRATED, Job, QuantizeOptions, settings_of
 from mft.quantization.folder import FORMAT, weights_bytes
 from mft.quantization.job import UNMEASURED, Source, finished, job_hash, run_job
-from mft.quantization.preview import check_jobs, predicted_bytes
+from mft.quantization.preview import check_jobs, predicted_bytes, uneven_groups
 from mft.quantization.size import full_bytes
 from mft.quantization.table import markdown, order_warnings, write_plot
 from mft.quantization.weights import check_weights, source_hashes
@@ -71,7 +71,8 @@ def quantize(request: Request) -> dict[str, Any]:
             source.chosen.write(request.out)
     jobs, faults, base = _run_all(request, source, shape)
     result: dict[str, Any] = {"model": source.name, "jobs": jobs, "unquantised_bytes": full_bytes(shape), "unquantised_perplexity": base,
-              "calibration_sha256": source.chosen.sha256 if source.chosen else None, "warnings": order_warnings(jobs)}
+              "calibration_sha256": source.chosen.sha256 if source.chosen else None,
+              "warnings": [*uneven_groups(shape, request.options.jobs), *order_warnings(jobs)]}
     for warning in result["warnings"]:
         logger.warning("%s", warning)
     if not request.single:

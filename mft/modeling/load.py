@@ -101,7 +101,7 @@ def _refuse_misread_rows(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _reads_back(width: int) -> bool:
-    """Whether rows of this many numbers come back from NF4 as well as NF4 can: rows of unequal size show those read with another's scale."""
+    """Whether rows of this many numbers come back from NF4 as well as NF4 can; unequal rows show those read with another's scale."""
     rows = torch.linspace(-1, 1, 4 * width).view(4, width) * torch.tensor([[1.0], [8.0], [1.0], [8.0]])
     back = dequantize_4bit(*quantize_4bit(rows, blocksize=NF4_BLOCK, quant_type="nf4"))
     return bool((back - rows).norm() / rows.norm() < NF4_ERROR)

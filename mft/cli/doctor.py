@@ -57,7 +57,7 @@ def doctor(
 def subject_of(project: "ProjectConfig", path: Path, out: Path) -> "Subject":
     """What a project asks of the machine."""
     from mft.doctor.subject import Subject, TrainNeeds
-    from mft.runs.config import DataStage, EvaluateStage, MergeStage, TrainStage
+    from mft.runs.config import BenchmarkStage, DataStage, MergeStage, TrainStage
 
     stages = project.stages
     return Subject(
@@ -67,8 +67,7 @@ def subject_of(project: "ProjectConfig", path: Path, out: Path) -> "Subject":
         trains=tuple(TrainNeeds(stage.name, stage.quantization, stage.adapter, stage.training, stage.distributed)
                      for stage in stages if isinstance(stage, TrainStage)),
         merges=sum(isinstance(stage, MergeStage) for stage in stages),
-        # A held-out loss runs no program; every other benchmark does.
-        runs_code=any(isinstance(stage, EvaluateStage) and str(stage.benchmark) != "loss" for stage in stages))
+        runs_code=any(isinstance(stage, BenchmarkStage) for stage in stages))
 
 
 def _tell(checked: "Checked", done: int, total: int) -> None:

@@ -100,12 +100,19 @@ def _sandbox(checks: Checks) -> tuple[bool, str, str]:
 
 def _vllm(checks: Checks) -> tuple[bool, str, str]:
     return _package("vllm", "on a GPU: pip install 'mft[serve]'; or serve a merged folder from an environment of its own: pip install "
-                            "vllm there, then vllm serve FOLDER")
+                            "vllm there, then mft serve --vllm PYTHON --model FOLDER")
 
 
 def _gptq(checks: Checks) -> tuple[bool, str, str]:
-    return _package("gptqmodel", "a merged folder is quantised from an environment of its own, whose pins are not mft's: "
-                                 "pip install gptqmodel there")
+    """gptqmodel has an environment of its own, as its pins fight ours."""
+    from mft.errors import DependencyError
+    from mft.quantization.environment import SETUP, find_interpreter
+
+    try:
+        python = find_interpreter("gptq")
+    except DependencyError:
+        return False, "gptqmodel's own environment has not been made", SETUP
+    return True, f"gptqmodel in an environment of its own: {python}", ""
 
 
 def _ray(checks: Checks) -> tuple[bool, str, str]:
@@ -138,7 +145,7 @@ CAPABILITIES = {
     "zero-offload": Kind("DeepSpeed ZeRO, with offload to the host", ("imports",), _zero_offload),
     "sandbox": Kind("run generated programs in a sandbox", ("sandbox",), _sandbox),
     "vllm": Kind("serve with vLLM from this environment", (), _vllm),
-    "gptq": Kind("quantise by GPTQ from this environment", (), _gptq),
+    "gptq": Kind("quantise by GPTQ", (), _gptq),
     "ray": Kind("build data on a Ray cluster", (), _ray),
     "tensorboard": Kind("follow a run in TensorBoard", (), _tensorboard),
 }

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -39,6 +39,10 @@ LAYOUT = 1
 
 UNMEASURED = {"awq": "transformers needs gptqmodel's kernels for it", "gguf": "llama.cpp alone runs it"}
 """Methods whose folders are not measured here, and why."""
+
+
+Finish = Callable[[Path, dict[str, Any]], Mapping[str, dict[str, Any]]]
+"""(folder, what its manifest will say) -> hashes that it has made of files: writes what else belongs into a model's folder (its card)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +93,10 @@ def finished(folder: Path, job: str, *, overwrite: bool) -> dict[str, Any] | Non
 
 
 def run_job(source: Source, job: Job, name: str, folder: Path, measure: Callable[[Path], dict[str, Any]] | None, *,
-            overwrite: bool = False) -> dict[str, Any]:
+            overwrite: bool = False, finish: Finish | None = None) -> dict[str, Any]:
     """Make a job's folder, or go on where it was stopped; returns what quantization.json says.
 
-    `measure(folder of weights)` gives the quality; None: nothing is measured.
+    `measure(folder of weights)` gives the quality; None: nothing is measured. `finish` is called with folders that have a config.json.
 
     Raises:
         CheckFailed: the quantiser failed. DependencyError: it is not there. OutputError: the disk is full.
@@ -115,10 +119,12 @@ def run_job(source: Source, job: Job, name: str, folder: Path, measure: Callable
                 if path.name != FACTS:
                     _link(path, partial / path.name)
             write_json(partial / FACTS, facts)
-            write_manifest(partial, {
-                "kind": "quantize", "made_by": "mft quantize", "job": key, "options": job.model_dump(), "model": source.name,
+            told = {
+                "kind": "quantize", "made_by": "mft quantize", "job": key, "options": job.model_dump(), "base": source.name,
                 "model_files": source.files, "format": source.prompt_format and source.prompt_format.reference,
-                "calibration_sha256": facts["calibration_sha256"], "versions": facts["versions"]})
+                "calibration_sha256": facts["calibration_sha256"], "versions": facts["versions"]}
+            known = finish(partial, told) if finish and (partial / "config.json").is_file() else None
+            write_manifest(partial, told, sums=True, known=known)
     return facts
 
 

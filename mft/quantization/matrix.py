@@ -2,9 +2,10 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Request:
     replace_other: bool = False
     beside: Path = Path()
     converter: str = "auto"
+    finish: Callable[..., Mapping[str, dict[str, Any]]] | None = None
+    """As `run_job`'s, with the keyword `name`: what the model of a folder is called."""
 
     def folder_of(self, name: str) -> Path:
         """Where a job's folder is made."""
@@ -164,7 +167,9 @@ def _run_all(request: Request, source: Source, shape: Shape) -> tuple[list[dict[
             try:
                 facts = finished(folder, job_hash(source, job), overwrite=request.overwrite)
                 skipped = facts is not None
-                facts = facts or run_job(source, job, name, folder, measure, overwrite=request.overwrite)
+                called = folder.name if request.single else f"{Path(request.name).name}-{name}"
+                facts = facts or run_job(source, job, name, folder, measure, overwrite=request.overwrite,
+                                         finish=request.finish and partial(request.finish, name=called))
                 entries.append(entry | _told(facts, folder) | {"skipped": skipped})
             except OutputError:
                 raise

@@ -10,6 +10,7 @@ from mft.modeling.base import config_of_base, lasting_name, resolve_base
 from mft.quantization.config import QuantizeOptions, absolute_texts
 from mft.quantization.matrix import Request, quantize
 from mft.quantization.preview import preview
+from mft.release.card import finish_folder
 from mft.runs.config import ProjectConfig, QuantizeStage
 from mft.runs.project import Project, run_project
 
@@ -48,7 +49,7 @@ def quantize_model(model: str, out: Path | None, options: QuantizeOptions, sourc
     if options.quality:
         options = options.model_copy(update={"quality": absolute_texts(options.quality, Path())})
     return quantize(Request(folder, lasting_name(model, folder), out, options, source, _format(prompt_format), single=True,
-                            overwrite=overwrite, converter=converter))
+                            overwrite=overwrite, converter=converter, finish=finish_folder))
 
 
 def _format(given: str | None) -> str | dict[str, Any] | None:

@@ -191,7 +191,8 @@ def quantize_request(context: StageContext, stage: QuantizeStage) -> Request:
         folder = folder / ADAPTER
     name = context.config.model.base if stage.model == "base" else stage.model
     return Request(folder, name, context.folder, options, context.out / stage.data if stage.data else None, context.config.model.format,
-                   overwrite=context.overwrite, replace_other=context.replace, beside=context.beside)
+                   overwrite=context.overwrite, replace_other=context.replace, beside=context.beside,
+                   finish=partial(finish_folder, run=_records(context), stage=stage.name))
 
 
 def run_quantize(context: StageContext, stage: QuantizeStage) -> dict[str, Any]:
@@ -280,9 +281,9 @@ def _quantize_sources(context: StageContext, stage: QuantizeStage) -> Any:
 
 
 def _matrix_hash(context: StageContext, result: dict[str, Any]) -> str:
-    """Hash of the jobs' files, without the records, which hold times."""
+    """Hash of the jobs' files, without records and cards, which hold times."""
     return sha256_json({job["name"]: {name: facts["sha256"] for name, facts in read_json(Path(job["path"]) / MANIFEST)["files"].items()
-                                      if name != QUANTIZE_RECORD} for job in result["jobs"]})
+                                      if name not in (QUANTIZE_RECORD, CARD)} for job in result["jobs"]})
 
 
 def _nothing(context: StageContext, stage: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from mft.sandbox import isolation as walls
 from mft.sandbox.inner.foreign import LANGUAGES
 from mft.sandbox.isolation import PACKAGES, Isolation, Plan, Worker, make_plan
-from mft.sandbox.probe import Probe, probe_sandboxes
+from mft.sandbox.probe import WALLS, Probe, probe_sandboxes
 from mft.sandbox.program import ExecutionResult, Limits, Program, SandboxError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,6 @@ VERDICT_BYTES = 1 << 14
 FOREIGN_DISK_BYTES, FOREIGN_PROCESSES, FOREIGN_FILES = 512 << 20, 256, 1024
 """What a compiler or a virtual machine needs at least; for programs that are not Python, limits below are raised to these."""
 
-WALLS = ("bubblewrap", "unshare")
 Mode = Literal["separate", "inside"]
 
 

@@ -29,6 +29,10 @@ SYSCTLS = {
 """Kernel setting -> the value that forbids user namespaces, and what that means."""
 
 
+WALLS = ("bubblewrap", "unshare")
+"""The kinds that the judge runs programs in; containers are looked at alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One kind of isolation. `reason`: what holds where it works, or why it does not."""
@@ -44,8 +48,8 @@ def probe_sandboxes(timeout_s: float = TIMEOUT_S) -> list[Probe]:
 
 
 def best(probes: Sequence[Probe]) -> Probe | None:
-    """The first kind that works."""
-    return next((probe for probe in probes if probe.works), None)
+    """The kind that programs will be judged in: the first of WALLS that works."""
+    return next((probe for probe in probes if probe.works and probe.name in WALLS), None)
 
 
 def _bubblewrap(timeout_s: float) -> Probe:

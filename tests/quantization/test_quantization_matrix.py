@@ -21,6 +21,7 @@ from mft.quantization import job as job_module
 from mft.quantization.environment import VARIABLE
 from mft.quantization.matrix import quantize
 from mft.quantization.table import markdown, order_warnings
+from mft.release.card import finish_folder
 
 MATRIX = [{"method": "rtn", "bits": 4, "group_size": 32}, {"method": "rtn", "bits": 8, "group_size": 32}, {"method": "nf4"}]
 
@@ -35,7 +36,7 @@ def made(small_llama, rows_file, tmp_path_factory):
     options = QuantizeOptions.model_validate({"jobs": MATRIX, "git": True, "calibration": {"decontaminate": [], "held_out_rows": 8},
                                               "quality": {"texts": {"py": str(Path(json.__file__).with_name("encoder.py"))},
                                                           "windows": 2, "window_tokens": 64}})
-    return out, quantize(Request(small_llama, "small", out, options, rows_file, "codefuse"))
+    return out, quantize(Request(small_llama, "small", out, options, rows_file, "codefuse", finish=finish_folder))
 
 
 def test_each_job_has_a_whole_folder_under_its_name(made):
@@ -44,8 +45,18 @@ def test_each_job_has_a_whole_folder_under_its_name(made):
     for name in ("main", "rtn-8bit-32g", "bnb-nf4"):
         manifest = check_manifest(out / name)
         assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-                "generation_config.json", "quantization.json", "mft.json"} <= set(manifest["files"])
+                "generation_config.json", "quantization.json", "mft.json", "README.md"} <= set(manifest["files"])
     assert not list(out.glob(".*"))
+
+
+def test_each_folder_has_a_card_and_sums_that_others_can_check(made):
+    out, _ = made
+    for name, title in (("main", "small-main"), ("bnb-nf4", "small-bnb-nf4")):
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out / name, check=True)
+        card = (out / name / "README.md").read_text()
+        assert f"# {title}\n" in card
+        assert "base_model_relation: quantized" in card
+    assert "| group_size | 32 |" in (out / "main" / "README.md").read_text()
 
 
 def test_configs_say_what_the_weights_are(made):

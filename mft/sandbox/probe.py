@@ -55,7 +55,8 @@ def best(probes: Sequence[Probe]) -> Probe | None:
 def _bubblewrap(timeout_s: float) -> Probe:
     """Everything own, the file system read-only, no capability, an id that owns nothing."""
     options = ["--ro-bind", "/", "/", "--tmpfs", "/tmp", "--proc", "/proc", "--dev", "/dev", "--unshare-all", "--unshare-user",
-               "--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
+               "--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL", "--die-with-parent", "--new-session",
+               "--ro-bind", sys.base_prefix, sys.base_prefix]   # an interpreter that lives in /tmp
     return _python_inside("bubblewrap", "bwrap", [*options, "--"], timeout_s, read_only=True)
 
 
@@ -69,7 +70,7 @@ def _python_inside(name: str, command: str, options: Sequence[str], timeout_s: f
     path = shutil.which(command)
     if path is None:
         return Probe(name, False, f"{command} is not on PATH")
-    ended = _run([path, *options, sys.executable, "-I", "-S", "-c", LOOK], timeout_s)
+    ended = _run([path, *options, os.path.realpath(sys.executable), "-I", "-S", "-c", LOOK], timeout_s)
     if isinstance(ended, str):
         return Probe(name, False, f"{command} {ended}")
     line = next((line for line in ended.stdout.splitlines() if line.startswith("LOOKED ")), None)

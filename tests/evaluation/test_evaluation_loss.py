@@ -83,7 +83,7 @@ def result(samples, models, tokenizer):
 
 def test_the_result_is_the_documented_json(result):
     found = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert set(found) == {"benchmark", "models", "tasks", "overall", "verdict", "protocol"}
+    assert set(found) == {"benchmark", "models", "tasks", "overall", "verdict", "protocol", "divergence"}
     assert found["benchmark"] == "loss"
     assert found["models"] == ["base", "train", "merged"]
     assert set(found["tasks"]) == {"chat", "text2code", "unused"}

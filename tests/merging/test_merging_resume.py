@@ -20,11 +20,12 @@ from mft.merging.config import MergeOptions
 
 OPTIONS = {"shard_size": "50KB", "verify": "none"}
 SLOW_MERGE = textwrap.dedent("""
-    import json, os, sys, time
+    import json, sys, time
     from pathlib import Path
-    from mft.merging import arithmetic, merge, steps
+    from mft.merging import blocks, merge
     from mft.merging.config import MergeOptions
 
+    blocks.QUEUED_BLOCKS = 1   # a merge that stands still in `progress` works on no further block meanwhile
     base, adapter, out = map(Path, sys.argv[1:4])
     options, stop, pause = json.loads(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])
 

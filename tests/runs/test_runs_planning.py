@@ -17,7 +17,7 @@ from mft.runs.planning import PlanOptions, device_named, plan_project
 from mft.runs.shipped import shipped_config, shipped_configs
 
 CONFIGS = shipped_config("quickstart.yaml").parent
-SHIPPED = shipped_configs()
+SHIPPED = [path for path in shipped_configs() if any(stage.kind == "train" for stage in load_project(path).stages)]
 FOUR, SIXTEEN = CONFIGS / "codefuse-codellama-34b-4k.yaml", CONFIGS / "codefuse-codellama-34b-16k.yaml"
 RANK_64 = ["stages.train.adapter.rank=64", "stages.train.adapter.targets=all-linear", "stages.train.training.micro_batch_rows=1"]
 

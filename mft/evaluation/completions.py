@@ -8,9 +8,7 @@
 Several rows of one problem are its samples. A row may carry its own `prompt` (CodeT's prompts lack examples); it is used when asked.
 """
 
-import gzip
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from typing import Any, Final
 from mft.errors import DataError
 from mft.evaluation.ids import ProblemIds
 from mft.problems.problem import Problem
+from mft.reading import read_lines
 
 ID_KEYS: Final = ("task_id", "id", "problem_id")
 ANSWER_KEYS: Final = ("completion", "generation", "samples", "completions", "generations", "output", "outputs", "response")
@@ -64,7 +63,7 @@ def read_samples(path: Path, problems: Sequence[Problem], columns: Columns | Non
     known, faults = ProblemIds(problems), list[str]()
     found: dict[str, list[Sample]] = {problem.id: [] for problem in problems}
     strangers: list[tuple[int, str]] = []
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         try:
@@ -146,16 +145,3 @@ def _uneven(path: Path, found: dict[str, list[Sample]]) -> Iterator[str]:
 def sample_row(problem: str, answer: str) -> dict[str, Any]:
     """A row of the samples file that mft writes; evalplus reads it."""
     return {"task_id": problem, "completion": answer}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    return text.split("\n")     # not splitlines: U+2028 may stand inside a string

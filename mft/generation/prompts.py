@@ -6,7 +6,6 @@
 message is the assistant's, it is left out: the row's own answer is no part of its prompt.
 """
 
-import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from mft.conversation import ROLE_ALIASES, Message
 from mft.errors import DataError
+from mft.reading import read_lines
 
 LISTS = ("messages", "chat_rounds", "conversations")
 ROLE_KEYS, TEXT_KEYS = ("role", "from"), ("content", "value")
@@ -33,18 +33,9 @@ def read_prompts(path: Path) -> list[PromptRow]:
     """The rows of a JSONL file (plain or .gz), in order; empty lines are none.
 
     Raises:
-        DataError: no such file, it is not UTF-8, or it has no row.
+        DataError: no such file, it is damaged, not UTF-8, or has no row.
     """
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    rows = [_row(line, f"{path.name}:{number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    rows = [_row(line, f"{path.name}:{number}") for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not rows:
         raise DataError(f"{path}: has no row")
     return rows

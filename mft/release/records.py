@@ -1,6 +1,5 @@
 """What the files of a run say about a model, read for its card. Nothing is computed or guessed; what is absent stays None."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any, Literal
 import yaml
 
 from mft.errors import DataError
-from mft.files import MANIFEST, read_json
+from mft.files import MANIFEST
+from mft.reading import read_object
 
 RUN, CONFIG, FACTS = "run.json", "config.yaml", "mft.json"
 ADAPTER, MERGE, GPTQ = "adapter_config.json", "merge.json", "quantize_config.json"
@@ -48,7 +48,7 @@ def read_run_records(folder: Path) -> RunRecords:
     Raises:
         DataError: it has no `run.json` of a project, or a file is broken.
     """
-    run = read_object(folder / RUN)
+    run = read_object(folder / RUN, missing_ok=True)
     if not isinstance(run.get("stages"), list):
         raise DataError(f"{folder}: has no {RUN} with stages, so it is no output folder of `mft run` or `mft train`")
     try:
@@ -80,7 +80,7 @@ def read_model_records(folder: Path, manifest: dict[str, Any] | None = None) -> 
     Raises:
         DataError: it is neither, or one of its files is broken.
     """
-    found = {name: read_object(folder / name) for name in ("config.json", ADAPTER, MERGE, GPTQ, MANIFEST, FACTS)}
+    found = {name: read_object(folder / name, missing_ok=True) for name in ("config.json", ADAPTER, MERGE, GPTQ, MANIFEST, FACTS)}
     if not found["config.json"] and not found[ADAPTER]:
         raise DataError(f"{folder}: is neither a model folder (config.json) nor an adapter folder ({ADAPTER})")
     manifest = manifest or found[MANIFEST]
@@ -91,20 +91,3 @@ def read_model_records(folder: Path, manifest: dict[str, Any] | None = None) -> 
     base = facts.get("base") or manifest.get("base") or made_from.get("base") or found[ADAPTER].get("base_model_name_or_path")
     return ModelRecords(folder, kind, base, facts.get("format") or manifest.get("format") or None, found["config.json"], found[ADAPTER],
                         found[MERGE], quantization, manifest, facts)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; {} where there is no file.
-
-    Raises:
-        DataError: it is not JSON, or no object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: holds {type(value).__name__}, expected a JSON object")
-    return value

@@ -1,6 +1,5 @@
 """What a run folder holds, read into values and checked. Files that are absent are named, never guessed at."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from mft.errors import DataError
-from mft.files import read_json
+from mft.reading import read_object
 from mft.report.benchmarks import EVALUATION, BenchmarkEvaluation, is_benchmark, single_evaluation, stage_evaluation
 from mft.report.curve import read_curve
 from mft.report.records import DataBuild, Evaluation, MergeCheck, Run, Stage, Training
@@ -31,7 +30,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / RUN).is_file():
         raise DataError(f"{folder}: has no {RUN}, so there is no run to report on; "
                         "give the output folder of `mft run` or `mft train`")
-    head = _read_object(folder / RUN)
+    head = read_object(folder / RUN)
     single = "stages" not in head and head.get("kind") == "train"
     if not single and "stages" not in head:
         raise DataError(f"{folder / RUN}: has neither 'stages' (a project) nor kind 'train' (one train run)")
@@ -53,7 +52,7 @@ def read_run(folder: Path) -> Run:
 def _read_evaluation(folder: Path) -> Run:
     """The folder of one `mft evaluate`."""
     found = single_evaluation(folder)
-    head = _read_object(folder / EVALUATION)
+    head = read_object(folder / EVALUATION)
     versions = dict(head.get("versions") or {})
     return Run(name=folder.resolve().name, status="done", mft=versions.get("mft"), versions=versions,
                stages=(Stage(folder.name, "evaluate", head.get("seconds")),), config=None, data=(), trainings=(), merges=(), evaluations=(),
@@ -80,7 +79,7 @@ def _read_stages(folder: Path, stages: tuple[Stage, ...], single: bool) -> tuple
             if not path.is_file():
                 absent.append(f"{subject} ({path.relative_to(folder).as_posix()} is not there)")
                 continue
-            record = {**_read_object(path), "stage": stage.name}
+            record = {**read_object(path), "stage": stage.name}
             if kind == "evaluate" and is_benchmark(record):
                 found.append(stage_evaluation(home, record, stage.name))
                 continue
@@ -103,16 +102,6 @@ def _absent_parts(value: Any) -> Iterator[str]:
             yield f"trained samples ({value.stage}: no 'samples' in {RUN})"
     if isinstance(value, Evaluation) and not value.generations:
         yield f"generations ({value.stage}: none in {RESULT_FILES['evaluate']})"
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: holds {type(value).__name__}, expected a JSON object")
-    return value
 
 
 def _check(kind: Any, value: Any, path: Path, under: str = "") -> Any:

@@ -78,6 +78,7 @@ def _facts(prompt_format: PromptFormat, tokenizer: TextTokenizer, ids: Sequence[
         f"{len(ids)} tokens; BOS: " + ("none" if not bos else f"`{tokenizer.bos_token}` ({tokenizer.bos_id}) at {words(bos)}"),
         f"an answer ends at {stops}; `generation_config.json` names them",
         f"stop strings beside them, for an answer that runs on: {words([f'`{text}`' for text in prompt_format.stop_strings])}",
-        "the chat template writes BOS itself: whoever renders it to text and tokenizes that passes `add_special_tokens=False`"]
+        ("the chat template writes BOS itself" if bos else "nothing is put before the prompt")
+        + ": whoever renders the template to text and tokenizes that passes `add_special_tokens=False`"]
 
 

@@ -75,6 +75,25 @@ def test_each_prompt_format_shows_its_own_bytes_and_bos(llama2_tokenizer_folder,
 
     text = prompt_section(codellama70b_tokenizer_folder, "codellama70b")
     assert "- 51 tokens; BOS: `<s>` (1) at 0" in text
+    assert "the chat template writes BOS itself" in text
     assert "`<step>` (32015), `</s>` (2)" in text
     text = prompt_section(llama2_tokenizer_folder, "ziya")
     assert "'<s><human>: \\nBe brief.\\n2+2?\\n<bot>: \\n4</s><human>: \\n3+3?\\n<bot>: \\n'" in text
+    text = prompt_section(llama2_tokenizer_folder, "codefuse")
+    assert "BOS: none" in text
+    assert "writes BOS" not in text
+    assert "nothing is put before the prompt: whoever renders the template" in text
+
+
+def test_scores_of_a_stage_over_several_models_are_told_with_their_protocol(run_folder):
+    run = json.loads((run_folder / "run.json").read_text())
+    scores = {name: {"passed": passed, "total": 164, "pass@1": passed / 164, "ci95": [low, high],
+                     "protocol": {"name": "codefuse", "sha256": "76a975654e1a"}}
+              for name, passed, low, high in (("base", 80, 0.412, 0.564), ("merged", 121, 0.666, 0.799))}
+    run["stages"].append({"name": "he", "kind": "evaluate", "result": {"benchmark": "humaneval", "models": ["base", "merged"],
+                                                                       "scores": scores}})
+    (run_folder / "run.json").write_text(json.dumps(run))
+    text = card_text(read_model_records(run_folder / "merged"), name="x", run=read_run_records(run_folder), stage="merged")
+    assert "| base | 0.4878 | 0.412, 0.564 | 80 | 164 |" in text
+    assert "| merged | 0.7378 | 0.666, 0.799 | 121 | 164 |" in text
+    assert "| sha256 | 76a975654e1a |" in text

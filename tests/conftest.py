@@ -3,6 +3,8 @@
 import gzip
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,17 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 # The same cases in every run; HYPOTHESIS_PROFILE=default draws others.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True)
+def gradients_are_left_on() -> Iterator[None]:
+    """A test that leaves gradients switched off fails itself, not the ones after it."""
+    yield
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        left_on = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+        assert left_on, "gradients were switched off and not on again"
 
 
 @pytest.fixture(scope="session")

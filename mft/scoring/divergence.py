@@ -143,11 +143,12 @@ def _in_pieces(model: Model, samples: Sequence[TokenizedSample], context: int,
                progress: Progress | None) -> Iterator[tuple[Tensor, Tensor]]:
     """(logits float32 [m, V], targets [m]) of the trained tokens, a bounded piece at a time; the same pieces for every model."""
     rows = pack(lengths_of(samples), context)
-    with without_dropout(model), torch.no_grad():
-        for done, row in enumerate(rows, start=1):
+    for done, row in enumerate(rows, start=1):
+        # Not around the loop: a generator that waits would leave its caller, too, without gradients, and two of them for good.
+        with without_dropout(model), torch.no_grad():
             logits, targets, _ = trained_logits(model, lay_out(samples, row))
-            step = max(1, LOGITS_AT_ONCE // logits.shape[-1])
-            for start in range(0, len(targets), step):
-                yield logits[start:start + step].float(), targets[start:start + step]
-            if progress:
-                progress(done, len(rows))
+        step = max(1, LOGITS_AT_ONCE // logits.shape[-1])
+        for start in range(0, len(targets), step):
+            yield logits[start:start + step].float(), targets[start:start + step]
+        if progress:
+            progress(done, len(rows))

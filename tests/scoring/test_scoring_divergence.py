@@ -80,3 +80,13 @@ def test_samples_without_a_trained_token_are_refused(models, tmp_path):
     untrained = [TokenizedSample((1, 2, 3), (-100, -100, -100), 0, "u")]
     with pytest.raises(DataError, match="no token of these samples is trained"):
         divergence(*models, untrained, context=64)
+
+
+def test_gradients_and_modes_are_as_before_also_while_it_runs(models):
+    models[1].train()
+    seen = []
+    divergence(*models, SAMPLES, context=30, progress=lambda done, total: seen.append(torch.is_grad_enabled()))
+    assert set(seen) == {True}
+    assert torch.is_grad_enabled()
+    assert (models[0].training, models[1].training) == (False, True)
+    models[1].eval()

@@ -24,6 +24,8 @@ from typing import Final, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from mft.errors import ModelError
+
 Cause = Literal["unreachable", "timed_out", "connection_lost", "truncated"]
 
 LONGEST_REPLY_BYTES: Final = 64 << 20
@@ -96,6 +98,18 @@ class Connections:
             if connection.sock is not None and not _readable(connection):
                 return connection
             connection.close()
+
+
+def api_key(variable: str | None) -> str | None:
+    """The key in an environment variable, or None where it is unset or empty.
+
+    Raises:
+        ModelError: it has characters that no header can carry; the message does not repeat it.
+    """
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if not (key.isascii() and key.isprintable()):
+        raise ModelError(f"{variable}: holds characters that no key has, a line break or quotes of a text editor; set it anew")
+    return key or None
 
 
 def _readable(connection: http.client.HTTPConnection) -> bool:

@@ -6,7 +6,6 @@ that a request cannot reach, or that answers 429 or 5xx, is asked again after a 
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mft.errors import ModelError
-from mft.generation.http import Connections, Reply, TransferFault
+from mft.generation.http import Connections, Reply, TransferFault, api_key
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +123,7 @@ class Endpoints:
         raise ModelError(f"{place}: refuses every setting of {', '.join(self.extra)}")
 
     def _once(self, place: str, body: dict[str, Any]) -> Reply:
-        key = os.environ.get(self.key_variable)
+        key = api_key(self.key_variable)
         return self.connections.post(place, json.dumps(body).encode(), {"Authorization": f"Bearer {key}"} if key else {}, self.timeout_s)
 
 

@@ -29,10 +29,15 @@ class Amount:
         return Amount(self.prompt_tokens - other.prompt_tokens, self.completion_tokens - other.completion_tokens, self.cost - other.cost,
                       self.requests - other.requests)
 
+    @property
+    def tokens(self) -> int:
+        """Of prompts and answers together."""
+        return self.prompt_tokens + self.completion_tokens
+
     def within(self, budget: Budget) -> bool:
         """True where no limit of the budget is below this."""
         return not ((budget.cost is not None and self.cost > exact(budget.cost))
-                    or (budget.tokens is not None and self.prompt_tokens + self.completion_tokens > budget.tokens)
+                    or (budget.tokens is not None and self.tokens > budget.tokens)
                     or (budget.requests is not None and self.requests > budget.requests))
 
     def to_json(self) -> list[Any]:

@@ -84,18 +84,19 @@ class EndpointConfig(StrictModel):
     header Idempotency-Key. Under `attempts` each lost answer counts against the budget with the most that it can have cost."""
 
     template_tokens: int = Field(64, ge=0)
-    """Most tokens that the server's chat template adds to a message; for what a request can cost at most. Each byte of text counts as one."""
+    """Most tokens that the server's chat template adds to a message; for the most that a request can cost. Each byte of text counts
+    as one."""
 
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Under which name the length of the answer is sent; some hosted models know the second one alone."""
 
-    omit: list[Literal["temperature", "top_p", "stop", "seed"]] = []
+    omit: list[Literal["temperature", "top_p", "stop", "seed"]] = Field(default_factory=list)
     """Settings that are not sent, since the server refuses them. Stop strings are then applied here."""
 
     seed: int = 0
     """Sent as `seed`, plus the number of the sample."""
 
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = Field(default_factory=dict)
     """Sent with every request, `{top_k: 20}` say."""
 
     @field_validator("urls")

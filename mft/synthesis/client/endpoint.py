@@ -96,8 +96,10 @@ class EndpointClient:
 
     def _over_budget(self, worst: Amount) -> Unanswered:
         spent, price = self.books.spent, self.config.price
-        money = f" and {spent.cost} {price.currency}; the next request can cost {worst.cost}" if price else ""
-        return Unanswered("budget_spent", f"{spent.prompt_tokens + spent.completion_tokens} tokens{money}")
+        if price is None:
+            return Unanswered("budget_spent", f"{spent.tokens} tokens are spent; the next request can have {worst.tokens}")
+        return Unanswered("budget_spent", f"{spent.tokens} tokens and {spent.cost.normalize():f} {price.currency} are spent; the next request "
+                                          f"can have {worst.tokens} and cost {worst.cost.normalize():f}")
 
     def _answer(self, work: Work, key: str, request: Request) -> Answer | Unanswered | None:
         """All attempts at one request that the budget has let in; None where the run was stopped meanwhile."""
@@ -148,7 +150,7 @@ class EndpointClient:
             self._lanes.refused(ticket)
             self._settle_failed(key, request, Failed("refused"), again=False)
             raise ModelError(message)
-        outcome = read_reply(reply, request)
+        outcome = read_reply(reply, request, self._key)
         if isinstance(outcome, Written):
             self._lanes.answered(ticket, sum(outcome.usage or self._guess(request, outcome)), wait_s)
         elif isinstance(outcome, Declined):
@@ -167,8 +169,8 @@ class EndpointClient:
         worst = self._worst(request)
         rest = None if counted else replace(worst - known, requests=0)
         if known.prompt_tokens > worst.prompt_tokens:
-            logger.warning("%s: counts %d tokens in a prompt that can have %d; raise template_tokens for an exact budget", self.config.model,
-                           known.prompt_tokens, worst.prompt_tokens)
+            logger.warning("%s: counts %d tokens in a prompt that can have %d; raise template_tokens, or the budget is not exact",
+                           self.config.model, known.prompt_tokens, worst.prompt_tokens)
         self.store.append({"record": "answer", "key": key, "text": written.text, "cut": written.cut, "known": known.to_json(),
                            **({} if rest is None else {"uncertain": rest.to_json(), "estimated": True})}, durable=True)
         self.books.settle(key, known=known, uncertain=rest, answered=True, estimated=not counted)

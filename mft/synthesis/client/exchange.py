@@ -81,7 +81,7 @@ def body_of(config: EndpointConfig, request: Request) -> bytes:
     return json.dumps({**own, config.max_tokens_key: request.max_tokens, **stops, **config.extra}).encode()
 
 
-def read_reply(reply: Reply, request: Request) -> Written | Failed | Declined:
+def read_reply(reply: Reply, request: Request, key: str | None) -> Written | Failed | Declined:
     """What a reply means, but for those that end the whole run (`NOTHING_WORKS`).
 
     Causes: `rate_limited`, `server_error`, `gateway_timed_out`, `wrong_json`, `no_text` (fields missing, or null), `error_in_answer`.
@@ -93,7 +93,7 @@ def read_reply(reply: Reply, request: Request) -> Written | Failed | Declined:
     if reply.status >= 500 or reply.status in TRANSIENT:
         return Failed("server_error")
     if not 200 <= reply.status < 300:
-        return Declined(f"status {reply.status}")
+        return Declined(" ".join([f"status {reply.status}", *codes_of(reply.body, key, request.messages)]))
     try:
         found = json.loads(reply.body)
     except ValueError:
@@ -112,7 +112,7 @@ def whole_run_fault(reply: Reply, url: str, key: str | None, config: EndpointCon
     `answered`: this server has answered before, so that 403 and 404 are about this request.
     """
     place = f"{url}/chat/completions"
-    codes = codes_of(reply.body, key)
+    codes = codes_of(reply.body, key, request.messages)
     if reply.status == 429 and "insufficient_quota" in codes:
         return f"{place}: answered 429: the account has no quota left (insufficient_quota)"
     said = message_of(reply.body, key, request.messages)

@@ -53,7 +53,8 @@ class Kept:
             result = self._found[key] if key in self._found else answer_of(self.store.answer(key))
             if isinstance(result, Answer) and key in seen:
                 result = replace(result, cached=True)
-            self.ledger.count(request.purpose, result.reason if isinstance(result, Unanswered) else "cached" if result.cached else "answered")
+            what = result.reason if isinstance(result, Unanswered) else "cached" if result.cached else "answered"
+            self.ledger.count(request.purpose, what)
             results.append(result)
             seen.add(key)
         return results

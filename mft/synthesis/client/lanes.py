@@ -39,7 +39,9 @@ class Lane:
     busy: int = 0
     failures: int = 0
     rests_until: float = 0.0
-    slowed: float = 0.0
+    failed: float = 0.0
+    """When the last failure was counted."""
+
     answered: bool = False
     """It has answered a request in this run."""
 
@@ -84,8 +86,8 @@ class Lanes:
                     return Ticket(lane, now, entry)
                 rest = min(lane.rests_until for lane in self.lanes) - now
                 if rest > self.longest_wait_s:
-                    raise ModelError(f"{self.lanes[0].url}: asks to wait {rest:.0f} s, and longest_wait_s is {self.longest_wait_s:.0f}; what "
-                                     "was answered is kept: run this again then")
+                    raise ModelError(f"{self.lanes[0].url}: asks to wait {rest:.0f} s, and longest_wait_s is {self.longest_wait_s:.0f}; "
+                                     "what was answered is kept: run this again then")
                 self._changed.wait(min(LOOK_S, max(0.001, min(opening.values()) - now)))
         return None
 
@@ -123,21 +125,27 @@ class Lanes:
     def limited(self, ticket: Ticket, wait_s: float | None) -> None:
         """The server answered 429; `wait_s`: the pause that it asks for."""
         with self._changed:
-            lane, now = self._leave(ticket), time.monotonic()
-            lane.failures += 1
+            lane, fresh = self._leave(ticket), self._is_fresh(ticket)
+            if fresh:
+                lane.limit = max(1, lane.limit // 2)
             pause = wait_s if wait_s is not None else self._pause(lane.failures)
-            lane.rests_until = max(lane.rests_until, now + pause)
-            if ticket.started >= lane.slowed:       # those sent before it was slowed down tell nothing more
-                lane.limit, lane.slowed = max(1, lane.limit // 2), now
+            lane.rests_until = max(lane.rests_until, lane.failed + pause)
 
     def failed(self, ticket: Ticket) -> None:
         """The server could not be reached, or did not answer as it should."""
         with self._changed:
             lane = self._leave(ticket)
-            lane.failures += 1
-            if lane.failures >= FAILURES_BEFORE_REST:
-                lane.rests_until = max(lane.rests_until, time.monotonic() + self._pause(lane.failures - FAILURES_BEFORE_REST + 1))
+            if self._is_fresh(ticket) and lane.failures >= FAILURES_BEFORE_REST:
+                lane.rests_until = max(lane.rests_until, lane.failed + self._pause(lane.failures - FAILURES_BEFORE_REST + 1))
                 lane.limit = 1
+
+    def _is_fresh(self, ticket: Ticket) -> bool:
+        """Count a failure, but for one of a request that was on its way when the last one came: that tells nothing more."""
+        lane = ticket.lane
+        if lane.failures and ticket.started < lane.failed:
+            return False
+        lane.failures, lane.failed = lane.failures + 1, time.monotonic()
+        return True
 
     def _pause(self, times: int) -> float:
         return float(min(LONGEST_REST_S, self.backoff_s * 2 ** min(times - 1, 20)))

@@ -66,7 +66,7 @@ class Ledger:
         causes = sum((self.books.failed[purpose] for purpose in purposes if purpose in self.books.failed), Counter[str]())
         return {"answers": sum(charge.answered for charge in charges), "estimated": sum(charge.estimated for charge in charges),
                 "prompt_tokens": known.prompt_tokens, "completion_tokens": known.completion_tokens, "cost": self._money(known),
-                "uncertain_tokens": uncertain.prompt_tokens + uncertain.completion_tokens, "uncertain_cost": self._money(uncertain),
+                "uncertain_tokens": uncertain.tokens, "uncertain_cost": self._money(uncertain),
                 "failed_attempts": dict(sorted(causes.items()))}
 
     def _money(self, amount: Amount) -> float | None:
@@ -81,8 +81,8 @@ class Ledger:
         facts = self.to_json()
         rows = [["purpose", *COUNTS, "prompt tokens", "completion tokens", *([f"cost {self.currency}"] if self.currency else [])]]
         run, kept = facts["this_run"], facts["all_runs"]
-        for purpose in sorted(run["by_purpose"].keys() | kept["by_purpose"].keys()):
-            rows.append(self._line(purpose, run["by_purpose"].get(purpose), kept["by_purpose"].get(purpose)))
+        purposes = sorted(run["by_purpose"].keys() | kept["by_purpose"].keys())
+        rows += [self._line(purpose, run["by_purpose"].get(purpose), kept["by_purpose"].get(purpose)) for purpose in purposes]
         if len(rows) > 2:
             rows.append(self._line("total", run["total"], kept["total"]))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -91,7 +91,7 @@ class Ledger:
         total = kept["total"]
         if total["uncertain_tokens"]:
             money = f" ({total['uncertain_cost']:.4f} {self.currency})" if self.currency else ""
-            lines.append(f"at most {total['uncertain_tokens']} tokens{money} more may have been charged for answers that were lost")
+            lines.append(f"at most {total['uncertain_tokens']} tokens{money} more may have been charged, for answers that were lost or not counted")
         if total["failed_attempts"]:
             lines.append("failed attempts: " + ", ".join(f"{cause} {count}" for cause, count in total["failed_attempts"].items()))
         return "\n".join(lines)

@@ -61,7 +61,7 @@ def _client(config: ClientConfig, store: AnswerStore, books: Books, ledger: Ledg
 
 
 def _tell_lost(lost: list[Amount], path: Path, currency: str | None) -> None:
-    tokens = sum(amount.prompt_tokens + amount.completion_tokens for amount in lost)
+    tokens = sum(amount.tokens for amount in lost)
     money = f" ({sum((amount.cost for amount in lost), Decimal(0)):.4f} {currency})" if currency else ""
-    logger.warning("%s: %d requests were in flight when the last run was ended; they may have been charged at most %d tokens%s, and are asked "
+    logger.warning("%s: requests in flight when the last run was ended: %d; they may have been charged at most %d tokens%s, and are asked "
                    "again", path, len(lost), tokens, money)

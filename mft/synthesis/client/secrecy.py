@@ -1,8 +1,8 @@
 """What may be said of a key and of a server's words: never the key, never a piece of a prompt.
 
-A server's text about an error often repeats what it was sent. It is shown where it explains why nothing at all can be asked (a wrong key, an
-unknown model), in one line, without words that share six characters in a row with the key, and not at all where it shares twelve letters or
-digits in a row with the prompt. Of a single request that is refused only codes are shown: `invalid_request_error`.
+A server's text about an error often repeats what it was sent. It is shown where it explains why nothing at all can be asked (a wrong key,
+an unknown model), in one line, without words that share six characters in a row with the key, and not at all where it shares twelve letters
+or digits in a row with the prompt. Of a single request that is refused only codes are shown: `invalid_request_error`.
 """
 
 import json
@@ -16,23 +16,22 @@ KEY_PIECE, PROMPT_PIECE, LONGEST = 6, 12, 200
 HIDDEN: Final = "[hidden]"
 
 
-def codes_of(body: bytes, key: str | None) -> list[str]:
-    """`error.type` and `error.code` of a server's answer, where they are names and not text.
+def codes_of(body: bytes, key: str | None, messages: Sequence[Message]) -> list[str]:
+    """`error.type`, `error.code` and `error.param` of a server's answer, where they are names, and not text or a piece of what was sent.
 
-    >>> codes_of(b'{"error": {"message": "too long: print(1)", "type": "invalid_request_error", "code": null}}', None)
+    >>> codes_of(b'{"error": {"message": "too long: print(1)", "type": "invalid_request_error", "code": null}}', None, ())
     ['invalid_request_error']
     """
     error = _error(body)
-    found = [str(error[name]) for name in ("type", "code", "param") if isinstance(error.get(name), str | int)]
-    return list(dict.fromkeys(word for word in found if re.fullmatch(r"[a-z0-9_.-]{1,40}", word) and not _shares(word, key or "", KEY_PIECE)))
+    found = [error[name] for name in ("type", "code", "param") if isinstance(error.get(name), str)]
+    names = [word for word in dict.fromkeys(found) if re.fullmatch(r"[a-z][a-z_.]{1,40}", word)]
+    return [word for word in names if not _shares(word, key or "", KEY_PIECE) and not _tells(word, messages)]
 
 
 def message_of(body: bytes, key: str | None, messages: Sequence[Message]) -> str:
     """The server's own sentence, cut and cleaned as this module says; empty where it must not be shown or there is none."""
     text = error_text(body)
-    prompt = _letters(" ".join(message.content for message in messages))
-    shown = _letters(text)
-    if _shares(shown, prompt, PROMPT_PIECE) or (0 < len(prompt) < PROMPT_PIECE and prompt in shown):
+    if _tells(text, messages):
         return ""
     words = [HIDDEN if _shares(word, key or "", KEY_PIECE) or looks_like_a_key(word) else word for word in text.split()]
     line = " ".join(words)
@@ -61,6 +60,12 @@ def _error(body: bytes) -> dict[str, Any]:
         return {}
     error = found.get("error", found)
     return error if isinstance(error, dict) else {"message": error}
+
+
+def _tells(text: str, messages: Sequence[Message]) -> bool:
+    """True where a text gives a piece of a prompt away."""
+    prompt, shown = _letters(" ".join(message.content for message in messages)), _letters(text)
+    return _shares(shown, prompt, PROMPT_PIECE) or (0 < len(prompt) < PROMPT_PIECE and prompt in shown)
 
 
 def _letters(text: str) -> str:

@@ -134,8 +134,8 @@ class AnswerStore:
                 os.ftruncate(self._descriptor, size)
                 break
             if entry is None or not self._known(entry, first=number == 1):
-                raise OutputError(f"{self.path}:{number}: is damaged, or not a line of answers that mft wrote; without this line its request "
-                                  "is asked and paid again, all else is kept")
+                raise OutputError(f"{self.path}:{number}: is damaged, or not a line of answers that mft wrote; without this line its "
+                                  "request is asked and paid again, all else is kept")
             if entry["record"] == "answer":
                 self._places[entry["key"]] = (size, len(line))
                 entry = {name: value for name, value in entry.items() if name != "text"}

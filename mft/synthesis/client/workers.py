@@ -89,11 +89,10 @@ def _wait(work: Work) -> None:
 def _worker(work: Work, answer: Answering, admit: Admitting) -> None:
     try:
         while (admitted := _next(work, admit)) is not None:
-            place, result = admitted
+            place, over_budget = admitted
+            result = over_budget or answer(work, work.kept.keys[place], work.kept.requests[place])
             if result is None:
-                result = answer(work, work.kept.keys[place], work.kept.requests[place])
-                if result is None:
-                    break
+                break
             with work._changed:
                 work.kept.settle(place, result)
                 work._changed.notify_all()

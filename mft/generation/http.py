@@ -29,6 +29,8 @@ Cause = Literal["unreachable", "timed_out", "connection_lost", "truncated"]
 
 LONGEST_REPLY_BYTES: Final = 64 << 20
 CHUNK: Final = 1 << 16
+CONNECT_TIMEOUT_S: Final = 30.0
+"""A server that does not take a connection within this time is not there; what is left of the time limit is for its answer."""
 
 
 class TransferFault(Exception):
@@ -67,7 +69,7 @@ class Connections:
         deadline = time.monotonic() + timeout_s
         parts = urlsplit(url)
         place = (parts.scheme, parts.netloc)
-        connection = self._take(place) or _connected(parts, timeout_s)
+        connection = self._take(place) or _connected(parts, min(timeout_s, CONNECT_TIMEOUT_S))
         keep = False
         try:
             reply, keep = _exchange(connection, _target(parts), body, headers, deadline)

@@ -153,7 +153,7 @@ def test_all_tokens_spent_on_thinking_are_an_empty_answer_that_was_cut(tmp_path:
     (401, {"message": "Incorrect API key"}, "answered 401: Incorrect API key; OPENAI_API_KEY is not set, so no key was sent"),
     (402, {"message": "Insufficient Balance"}, "answered 402: Insufficient Balance"),
     (403, {"message": "Country not supported"}, "answered 403: Country not supported"),
-    (404, {"message": "The model `m` does not exist"}, "answered 404: The model `m` does not exist; check urls (up to and with /v1) and model"),
+    (404, {"message": "There is no model `m`"}, "answered 404: There is no model `m`; check urls (up to and with /v1) and model"),
     (308, {}, "answered 308; give the URL that it moved to"),
     (429, {"code": "insufficient_quota"}, "answered 429: the account has no quota left (insufficient_quota)"),
     (400, {"message": "Unsupported parameter: 'max_tokens' is not supported with this model."},
@@ -180,16 +180,16 @@ def test_settings_that_a_server_refuses_can_be_left_out(tmp_path: Path) -> None:
 
 def test_no_server_at_all_is_one_message_and_nothing_is_given_up(tmp_path: Path) -> None:
     with opened(tmp_path, "http://127.0.0.1:9/v1", attempts=3) as client, \
-            pytest.raises(ModelError, match="cannot be reached; .* What was answered is kept"):
+            pytest.raises(ModelError, match=r"cannot be reached; .* What was answered is kept"):
         client.ask(asks(100))
 
 
 def test_servers_that_break_down_end_the_run_and_the_next_run_goes_on(tmp_path: Path) -> None:
     broken = threading.Event()
     with FakeEndpoint(hook=lambda body, headers: (500, {}, {}) if broken.is_set() else None, latency_s=0.005) as fake:
-        with opened(tmp_path, fake.url, concurrency=2, attempts=2) as client:
-            with pytest.raises(ModelError, match="5 requests in a row had no answer after 2 attempts each"):
-                client.ask(asks(200), lambda settled, total: broken.set() if settled >= 50 else None)
+        with opened(tmp_path, fake.url, concurrency=2, attempts=2) as client, \
+                pytest.raises(ModelError, match="5 requests in a row had no answer after 2 attempts each"):
+            client.ask(asks(200), lambda settled, total: broken.set() if settled >= 50 else None)
         answered = len(fake.good)
         broken.clear()
         with opened(tmp_path, fake.url, concurrency=2) as client:

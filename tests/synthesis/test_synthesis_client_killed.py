@@ -71,7 +71,7 @@ def answers_in(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.law
 @pytest.mark.parametrize("knows_keys", [True, False])
-def test_killed_again_and_again_no_kept_answer_is_asked_again_and_at_most_those_in_flight_are_lost(tmp_path: Path, knows_keys: bool) -> None:
+def test_killed_again_and_again_no_kept_answer_is_asked_again_and_only_those_in_flight_are_lost(tmp_path: Path, knows_keys: bool) -> None:
     server, url = start_server("--latency", "0.02", "--faults", "500=0.05,reset=0.05,429=0.03", *([] if knows_keys else ["--charge-each"]))
     draw, kills, lost = random.Random(7), 0, 0
     try:

@@ -84,7 +84,8 @@ def test_a_pause_that_is_too_long_ends_the_run_with_a_message(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("limit", "tokens"), [({"requests_per_minute": 10}, 1), ({"tokens_per_minute": 500}, 50)])
-def test_no_window_of_a_minute_holds_more_than_the_config_allows(monkeypatch: pytest.MonkeyPatch, limit: dict[str, int], tokens: int) -> None:
+def test_no_window_of_a_minute_holds_more_than_the_config_allows(monkeypatch: pytest.MonkeyPatch, limit: dict[str, int],
+                                                                 tokens: int) -> None:
     monkeypatch.setattr(lanes, "WINDOW_S", 0.4)
     line = Lanes(["http://a/v1"], 4, 0.01, 60.0, **limit)
     sent = []

@@ -43,7 +43,8 @@ def test_greedy_answers_are_those_of_the_model_alone(tmp_path: Path, small_llama
     assert texts(answers) == [chat.answer(request.messages, max_new_tokens=8).text for request in requests]
 
 
-def test_kept_answers_need_no_model_and_the_ledger_counts_tokens(tmp_path: Path, small_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_answers_need_no_model_and_the_ledger_counts_tokens(tmp_path: Path, small_llama: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(tmp_path, small_llama) as client:
         first = client.ask(chats(4))
         row = client.ledger.to_json()["all_runs"]["total"]

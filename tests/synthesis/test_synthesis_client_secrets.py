@@ -52,7 +52,7 @@ def echo(status: int, *, text: bool = False) -> Hook:
     """A server that answers with all it was sent, in every field that a client could show."""
     def hook(body: dict, headers: Mapping[str, str]) -> tuple:
         sent = f"{headers['Authorization']} {headers['Authorization'][7:]} {body['messages'][0]['content']}"
-        told = {name: sent for name in ("message", "type", "code", "param", "detail")}
+        told = dict.fromkeys(("message", "type", "code", "param", "detail"), sent)
         return status, {"Location": sent.replace("\n", " "), "X-Echo": sent}, sent if text else {"error": told, "detail": sent}
     return hook
 

@@ -56,6 +56,7 @@ class EndpointClient:
     _key: str | None = field(init=False, repr=False)
     _connections: Connections = field(default_factory=Connections, repr=False)
     _outage: Outage = field(default_factory=Outage)
+    _told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -98,8 +99,8 @@ class EndpointClient:
         spent, price = self.books.spent, self.config.price
         if price is None:
             return Unanswered("budget_spent", f"{spent.tokens} tokens are spent; the next request can have {worst.tokens}")
-        return Unanswered("budget_spent", f"{spent.tokens} tokens and {spent.cost.normalize():f} {price.currency} are spent; the next request "
-                                          f"can have {worst.tokens} and cost {worst.cost.normalize():f}")
+        money = f"{spent.tokens} tokens and {spent.cost.normalize():f} {price.currency} are spent"
+        return Unanswered("budget_spent", f"{money}; the next request can have {worst.tokens} and cost {worst.cost.normalize():f}")
 
     def _answer(self, work: Work, key: str, request: Request) -> Answer | Unanswered | None:
         """All attempts at one request that the budget has let in; None where the run was stopped meanwhile."""
@@ -168,15 +169,24 @@ class EndpointClient:
         known = priced(*usage, self.config.price)
         worst = self._worst(request)
         rest = None if counted else replace(worst - known, requests=0)
-        if known.prompt_tokens > worst.prompt_tokens:
-            logger.warning("%s: counts %d tokens in a prompt that can have %d; raise template_tokens, or the budget is not exact",
-                           self.config.model, known.prompt_tokens, worst.prompt_tokens)
+        if counted:
+            self._check_bounds(known, worst)
         self.store.append({"record": "answer", "key": key, "text": written.text, "cut": written.cut, "known": known.to_json(),
                            **({} if rest is None else {"uncertain": rest.to_json(), "estimated": True})}, durable=True)
         self.books.settle(key, known=known, uncertain=rest, answered=True, estimated=not counted)
         self._outage.answers += 1
         self._outage.given_up = 0
         return Answer(written.text, written.cut, *usage)
+
+    def _check_bounds(self, known: Amount, worst: Amount) -> None:
+        """Say once where a server counts more than it can, by which a budget could be passed."""
+        for what, found, most, advice in (
+                ("a prompt", known.prompt_tokens, worst.prompt_tokens, "raise template_tokens"),
+                ("an answer", known.completion_tokens, worst.completion_tokens, "try the other max_tokens_key")):
+            if found > most and what not in self._told:
+                self._told.add(what)
+                logger.warning("%s: the server counts %d tokens in %s that can have %d; %s, or a budget is not exact", self.config.model,
+                               found, what, most, advice)
 
     def _settle_failed(self, key: str, request: Request, failed: Failed, *, again: bool) -> bool:
         """Write down an attempt without an answer. True where the next one needs not be let in anew."""

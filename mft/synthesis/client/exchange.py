@@ -96,7 +96,7 @@ def read_reply(reply: Reply, request: Request, key: str | None) -> Written | Fai
         return Declined(" ".join([f"status {reply.status}", *codes_of(reply.body, key, request.messages)]))
     try:
         found = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Failed("wrong_json", uncertain=True)
     if not isinstance(found, dict):
         return Failed("wrong_json", uncertain=True)

@@ -88,7 +88,8 @@ class Lanes:
                 if rest > self.longest_wait_s:
                     raise ModelError(f"{self.lanes[0].url}: asks to wait {rest:.0f} s, and longest_wait_s is {self.longest_wait_s:.0f}; "
                                      "what was answered is kept: run this again then")
-                self._changed.wait(min(LOOK_S, max(0.001, min(opening.values()) - now)))
+                opens = min((opening[lane.url] for lane in self.lanes if lane.busy < lane.limit), default=now + LOOK_S)
+                self._changed.wait(min(LOOK_S, max(0.001, opens - now)))
         return None
 
     def _opens(self, lane: Lane, tokens: int, now: float) -> float:

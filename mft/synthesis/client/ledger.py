@@ -91,7 +91,8 @@ class Ledger:
         total = kept["total"]
         if total["uncertain_tokens"]:
             money = f" ({total['uncertain_cost']:.4f} {self.currency})" if self.currency else ""
-            lines.append(f"at most {total['uncertain_tokens']} tokens{money} more may have been charged, for answers that were lost or not counted")
+            lines.append(f"at most {total['uncertain_tokens']} tokens{money} more may have been charged, for answers that were lost or not "
+                         "counted")
         if total["failed_attempts"]:
             lines.append("failed attempts: " + ", ".join(f"{cause} {count}" for cause, count in total["failed_attempts"].items()))
         return "\n".join(lines)

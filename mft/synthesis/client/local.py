@@ -96,12 +96,13 @@ class LocalClient:
                 prompts[place] = encoded
             elif place in missing:
                 kept.settle(place, encoded)
+        if progress:
+            progress(kept.settled, len(kept.keys))
         for batch in _batches(prompts, kept.requests, self.config.batch_size):
             wanted = [place for place in batch if place in missing]
             if not wanted:
                 continue
-            drawn = batch if kept.requests[batch[0]].temperature > 0 else wanted
-            written = self._generate(kept, drawn, prompts)
+            written = self._generate(kept, batch, prompts)
             for place in wanted:
                 kept.settle(place, self._keep(kept, place, len(prompts[place]), written[place], last=place == wanted[-1]))
             if progress:

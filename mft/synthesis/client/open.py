@@ -22,6 +22,10 @@ class OpenClient(Client, Protocol):
 
     ledger: Ledger
 
+    def close(self) -> None:
+        """Let go of connections or of a model; its answers stay."""
+        ...
+
 
 @contextmanager
 def open_client(config: ClientConfig, folder: Path, *, beside: Path | None = None) -> Iterator[OpenClient]:
@@ -50,7 +54,7 @@ def open_client(config: ClientConfig, folder: Path, *, beside: Path | None = Non
         store.close()
 
 
-def _client(config: ClientConfig, store: AnswerStore, books: Books, ledger: Ledger, beside: Path | None):  # type: ignore[no-untyped-def]
+def _client(config: ClientConfig, store: AnswerStore, books: Books, ledger: Ledger, beside: Path | None) -> OpenClient:
     if isinstance(config, EndpointConfig):
         from mft.synthesis.client.endpoint import EndpointClient
 

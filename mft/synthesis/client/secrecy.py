@@ -54,7 +54,7 @@ def _error(body: bytes) -> dict[str, Any]:
     """The object that describes the error, as OpenAI, vLLM or FastAPI lay it out; {} where there is none."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

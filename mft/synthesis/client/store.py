@@ -1,7 +1,7 @@
 """Every answer that was paid for, kept in a file of lines by the hash of what was asked.
 
-    {"sum": "91c0...", "entry": {"record": "started", "key": "5e1f...", "purpose": "answer", "worst": [90, 2048, "0.0012", 1]}}
-    {"sum": "02ab...", "entry": {"record": "answer", "key": "5e1f...", "text": "...", "cut": false, "known": [31, 88, "0.00006", 1]}}
+    {"sum":"91c0...","entry":{"record":"started","key":"5e1f...","purpose":"answer","worst":[90,2048,"0.0012",1]}}
+    {"sum":"02ab...","entry":{"record":"answer","key":"5e1f...","text":"...","cut":false,"known":[31,88,"0.00006",1]}}
 
 `started` is written before a request leaves, `answer` or `failed` when it is settled. An answer is on the disk before anybody is given it.
 A process that is killed leaves at most a torn last line, which is cut off, and `started` lines without an end: requests that were in
@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 ANSWERS: Final = "answers.jsonl"
 VERSION: Final = 1
+LINE: Final = re.compile(rb'\{"sum":"([0-9a-f]{16})","entry":(\{.*\})\}\n')
 
 Entry = dict[str, Any]
 
@@ -156,22 +158,20 @@ class AnswerStore:
 
 
 def _line(entry: Entry) -> bytes:
-    text = json.dumps(entry, separators=(",", ":"))
-    return f'{{"sum":"{_sum(text)}","entry":{text}}}\n'.encode()
+    text = json.dumps(entry, separators=(",", ":")).encode()
+    return b'{"sum":"%s","entry":%s}\n' % (_sum(text).encode(), text)
 
 
 def _parsed(line: bytes) -> Entry | None:
     """The entry of a whole line whose sum is right, or None."""
     if not line.endswith(b"\n"):
         return None
-    try:
-        outer = json.loads(line)
-        entry: Entry = outer["entry"]
-        right = isinstance(entry, dict) and outer["sum"] == _sum(json.dumps(entry, separators=(",", ":")))
-    except (ValueError, KeyError, TypeError):
+    found = LINE.fullmatch(line)
+    if found is None or found[1].decode() != _sum(found[2]):
         return None
-    return entry if right else None
+    entry: Entry = json.loads(found[2])
+    return entry
 
 
-def _sum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _sum(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -61,17 +61,18 @@ def run_workers(work: Work, answer: Answering, admit: Admitting, most: int) -> N
     for number in range(work.busy):
         threading.Thread(target=_worker, args=(work, answer, admit), name=f"client-{number}", daemon=True).start()
     try:
-        _wait(work)
-    except KeyboardInterrupt:
+        _wait(work, work.progress)
+    except BaseException as error:      # of Ctrl-C, or of the caller's progress
         work.stop()
-        logger.warning("waiting for the answers that are on their way and paid for; Ctrl-C once more leaves them")
-        _wait(work)
+        if isinstance(error, KeyboardInterrupt):
+            logger.warning("waiting for the answers that are on their way and paid for; Ctrl-C once more leaves them")
+        _wait(work, None)
         raise
     if work.fault is not None:
         raise work.fault
 
 
-def _wait(work: Work) -> None:
+def _wait(work: Work, progress: Progress | None) -> None:
     """Wait for the workers, telling how far they are."""
     shown = -1
     while True:
@@ -79,8 +80,8 @@ def _wait(work: Work) -> None:
             if work.busy and shown == work.kept.settled:
                 work._changed.wait(LOOK_S)
             busy, settled = work.busy, work.kept.settled
-        if work.progress and settled != shown:
-            work.progress(settled, len(work.kept.keys))
+        if progress and settled != shown:
+            progress(settled, len(work.kept.keys))
         shown = settled
         if not busy:
             return

@@ -91,7 +91,7 @@ class FakeEndpoint:
             each.close()
 
     def stats(self) -> dict[str, Any]:
-        """What was asked, answered and charged; keys are the requests' Idempotency-Keys, or hashes of their bodies."""
+        """What was asked, answered and charged; keys are the requests' Idempotency-Keys; one without is its own."""
         with self._lock:
             return {"asked": len(self.asked), "charged": dict(self.charged), "good": dict(self.good), "faults": dict(self.faulty),
                     "prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens, "most_busy": self.most_busy,
@@ -162,11 +162,12 @@ class FakeEndpoint:
 
             def respond(self, raw: bytes) -> None:
                 body = json.loads(raw)
-                key = self.headers.get("Idempotency-Key") or hashlib.sha256(raw).hexdigest()
+                content = hashlib.sha256(raw).hexdigest()
                 with fake._lock:
+                    key = self.headers.get("Idempotency-Key") or f"unnamed {len(fake.asked)}"
                     fake.asked.append((key, body, dict(self.headers.items())))
-                    fake._came[key] += 1
-                    fault = fake._fault(key, fake._came[key])
+                    fake._came[content] += 1
+                    fault = fake._fault(content, fake._came[content])
                     turned_away = fake._turned_away()
                     fake.faulty.update([fault] if fault and not turned_away else [])
                 if fake.hook and (own := fake.hook(body, self.headers)):     # type: ignore[arg-type]

@@ -64,6 +64,13 @@ def test_an_answer_without_counts_is_estimated_and_held_against_the_budget_in_fu
     assert "at most 82 tokens (0.0002 USD) more may have been charged, for answers that were lost or not counted" in table
 
 
+def test_a_server_that_counts_more_than_a_prompt_can_have_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reply = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 900, "completion_tokens": 1}}
+    with FakeEndpoint(hook=lambda body, headers: (200, {}, reply)) as fake, opened(tmp_path, fake.url) as client:
+        client.ask(asks(5))
+    assert caplog.text.count("counts 900 tokens in a prompt that can have 133; raise template_tokens, or a budget is not exact") == 1
+
+
 def test_spending_adds_up_over_runs_and_a_larger_budget_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     with FakeEndpoint() as fake:
         for cost, number, new in ((0.0005, 38, 38), (0.0005, 38, 0), (0.001, 84, 46)):      # 37 * 11 + 86 = 493

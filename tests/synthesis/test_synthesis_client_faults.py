@@ -130,6 +130,18 @@ def test_a_request_that_the_server_refuses_is_asked_once(tmp_path: Path) -> None
     assert (row["answered"], row["refused"], row["failed_attempts"]) == (2, 1, {"refused": 1})
 
 
+def test_a_server_that_refuses_everything_ends_the_run_unless_the_requests_are_too_long(tmp_path: Path) -> None:
+    said = {"error": {"message": "Invalid value for 'temperature'", "type": "bad"}}
+    with FakeEndpoint(hook=lambda body, headers: (400, {}, said)) as fake, opened(tmp_path / "a", fake.url) as client, \
+            pytest.raises(ModelError, match="requests and answered none: status 400 bad: Invalid value for 'temperature'; check model"):
+        client.ask(asks(500))
+    said = {"error": {"message": "maximum context length is 8", "type": "bad"}}
+    with FakeEndpoint(hook=lambda body, headers: (400, {}, said) if len(body["messages"][0]["content"]) < 6 + 1 else None) as fake, \
+            opened(tmp_path / "b", fake.url) as client:
+        answers = client.ask(asks(120))
+    assert [isinstance(answer, Answer) for answer in answers] == [False] * 100 + [True] * 20
+
+
 def test_a_filtered_answer_and_a_spoken_refusal_are_refused_and_paid(tmp_path: Path) -> None:
     def filtered(body: dict, headers: object) -> tuple:
         message = {"content": None, "refusal": "I will not"} if body["messages"][0]["content"] == "say 1" else {"content": "half an"}

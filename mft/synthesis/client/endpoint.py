@@ -6,6 +6,7 @@ then are still waited for and kept. Logs hold hashes, causes and counts alone.
 """
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ from mft.synthesis.client.workers import Work, run_workers
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S: Final = 60.0
+REFUSED_AND_NONE_ANSWERED: Final = 20
+"""After so many requests refused and none answered, the config is taken to be wrong."""
+
 GIVEN_UP_IN_A_ROW: Final = 5
 """After so many requests given up with no answer between them, the servers are taken to be down."""
 
@@ -38,10 +42,11 @@ SENT_IN_VAIN: Final = {"timed_out", "connection_lost", "truncated"}
 
 @dataclass(slots=True)
 class Outage:
-    """How the servers did lately, over all requests."""
+    """How the servers did lately, over all requests. `given_up`: since the last answer; `refused`: before the first one."""
 
     answers: int = 0
     given_up: int = 0
+    refused: int = 0
 
 
 @dataclass(slots=True)
@@ -118,7 +123,7 @@ class EndpointClient:
                 return self._keep(key, request, outcome)
             if isinstance(outcome, Declined):
                 self._settle_failed(key, request, Failed("refused", outcome.usage), again=False)
-                self._outage.given_up = 0
+                self._check_refusals(outcome, ticket)
                 return Unanswered("refused", outcome.detail)
             tried = {ticket.lane.url, *(tried if len(tried) < len(self.config.urls) - 1 else ())}
             causes.add(outcome.cause)
@@ -208,6 +213,15 @@ class EndpointClient:
             what = ", ".join(sorted(causes)).replace("unreachable", "cannot be reached")
             raise ModelError(f"{ticket.lane.url}/chat/completions: {what}; {self._outage.given_up} requests in a row had no answer after "
                              f"{self.config.attempts} attempts each. What was answered is kept: run this again once the server answers")
+
+    def _check_refusals(self, declined: Declined, ticket: Ticket) -> None:
+        """Stop all where a server takes none of many requests, and their length is not why: then it is the config that is wrong."""
+        self._outage.given_up = 0
+        self._outage.refused += 1
+        too_long = re.search(r"context|length|long|token", f"{declined.detail} {declined.said}", re.IGNORECASE)
+        if not self._outage.answers and self._outage.refused >= REFUSED_AND_NONE_ANSWERED and not too_long:
+            raise ModelError(f"{ticket.lane.url}/chat/completions: refused {self._outage.refused} requests and answered none: "
+                             f"{declined.detail}" + (f": {declined.said}" if declined.said else "") + "; check model, extra and omit")
 
     def _guess(self, request: Request, written: Written) -> tuple[int, int]:
         """Tokens of prompt and answer, estimated."""

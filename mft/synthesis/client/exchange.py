@@ -49,10 +49,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """The server does not take this request: asking again is of no use. `usage` as in `Failed`."""
+    """The server does not take this request: asking again is of no use. `usage` as in `Failed`; `said`: its own words, where they may be
+    shown."""
 
     detail: str
     usage: tuple[int, int] | None = None
+    said: str = ""
 
 
 def asked(config: EndpointConfig, request: Request) -> dict[str, Any]:
@@ -93,7 +95,8 @@ def read_reply(reply: Reply, request: Request, key: str | None) -> Written | Fai
     if reply.status >= 500 or reply.status in TRANSIENT:
         return Failed("server_error")
     if not 200 <= reply.status < 300:
-        return Declined(" ".join([f"status {reply.status}", *codes_of(reply.body, key, request.messages)]))
+        return Declined(" ".join([f"status {reply.status}", *codes_of(reply.body, key, request.messages)]),
+                        said=message_of(reply.body, key, request.messages))
     try:
         found = json.loads(reply.body)
     except (ValueError, RecursionError):

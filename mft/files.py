@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,17 @@ def hash_file(path: Path) -> dict[str, Any]:
             sha256.update(chunk)
             size += len(chunk)
     return {"bytes": size, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file; one that is as it was, by size and time, is read once in a process."""
+    status = path.stat()
+    return _sha256_of(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256_of(path: Path, size: int, modified_ns: int) -> str:
+    return str(hash_file(path)["sha256"])
 
 
 def fsync_path(path: Path) -> None:

@@ -52,6 +52,14 @@ def replaces_other(out: Path, name: str) -> bool:
         return False
 
 
+def was_begun(out: Path, name: str) -> bool:
+    """Whether an attempt at the stage has begun and not ended."""
+    try:
+        return bool(read_json(_place(out, name)).get("begun"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def note_begun(out: Path, name: str, *, replaces: bool) -> None:
     """Say that a stage runs: from here on its folder is no longer what an earlier record says of it."""
     write_json(_place(out, name), {"begun": True, "replaces": replaces})

@@ -3,7 +3,8 @@
 import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from mft import __version__
-from mft.errors import CheckFailed, Interrupted, MftError, OutputError
+from mft.errors import CheckFailed, Interrupted, OutputError
 from mft.files import read_json, sha256_json, write_json, write_text
 from mft.runs.config import ProjectConfig, Stage, TrainStage
 from mft.runs.finished import (
@@ -30,6 +31,7 @@ from mft.runs.graph import Choice, choose, inputs_of
 from mft.runs.kinds.context import ReportWriter, StageContext, do_nothing
 from mft.runs.kinds.registry import KINDS
 from mft.runs.signals import stop_as_interrupt
+from mft.runs.view import StageView, stage_view
 
 logger = logging.getLogger(__name__)
 
@@ -105,26 +107,33 @@ def run_project(project: Project, *, only: str | None = None, start: str | None 
 
 
 def _run_stages(project: Project, choice: Choice, record: dict[str, Any]) -> None:
-    for stage in project.config.stages:
-        if stage.name not in choice.chosen:
-            continue
-        try:
-            entry = run_stage(project, stage, again=stage.name in choice.again, record=record)
-        except KeyboardInterrupt as error:
-            _note_end(project, record, "interrupted", stage)
+    stages = [stage for stage in project.config.stages if stage.name in choice.chosen]
+    with stage_view([(stage.name, stage.kind) for stage in stages]) as view:
+        for stage in stages:
+            view.begin(stage.name)
+            with _end_noted(project, stage, record, view):
+                entry = run_stage(project, stage, again=stage.name in choice.again, record=record)
+            view.end(stage.name, "skipped" if entry["skipped"] else "done", entry["seconds"])
+            record["stages"].append(entry)
+            write_json(project.out / RUN, record)
+
+
+@contextmanager
+def _end_noted(project: Project, stage: Stage, record: dict[str, Any], view: StageView) -> Iterator[None]:
+    """Write into run.json how and in which stage a run ended that did not come to its end.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
+    try:
+        yield
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
+        write_json(project.out / RUN, record | {"status": status, "stage": stage.name})
+        view.end(stage.name, status)
+        if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"interrupted in stage '{stage.name}'; what is finished is kept, and the same command goes on") from error
-        except Interrupted:
-            _note_end(project, record, "interrupted", stage)
-            raise
-        except MftError:
-            _note_end(project, record, "failed", stage)
-            raise
-        record["stages"].append(entry)
-        write_json(project.out / RUN, record)
-
-
-def _note_end(project: Project, record: dict[str, Any], status: str, stage: Stage) -> None:
-    write_json(project.out / RUN, record | {"status": status, "stage": stage.name})
+        raise
 
 
 def _claim(project: Project) -> None:

@@ -105,7 +105,7 @@ def outcome(out: Path) -> dict[str, dict[str, str]]:
     hashes = {}
     for path in sorted(out.rglob("*")):
         place = path.relative_to(out)
-        if path.is_file() and not place.parts[0].startswith(".") and path.name not in WITH_TIMES:
-            if not any(part.startswith("checkpoint-") for part in place.parts):
-                hashes[place.as_posix()] = hash_file(path)["sha256"]
+        hidden = place.parts[0].startswith(".") or any(part.startswith("checkpoint-") for part in place.parts)
+        if path.is_file() and not hidden and path.name not in WITH_TIMES:
+            hashes[place.as_posix()] = hash_file(path)["sha256"]
     return {"fingerprints": prints, "files": hashes}

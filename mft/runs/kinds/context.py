@@ -10,6 +10,8 @@ from mft.modeling.base import resolve_base
 from mft.release.records import RunRecords
 from mft.runs.config import MergeStage, ProjectConfig, Stage, TrainStage
 from mft.runs.finished import STAGES
+from mft.runs.forecast import Forecast
+from mft.runs.planning import PlanOptions
 from mft.runs.stamps import STAMPS, stamped_hashes
 from mft.training.job import base_files
 
@@ -99,5 +101,7 @@ class Kind:
     sources: Callable[[StageContext, Any], Any] = no_sources
     handed_on: Callable[[StageContext, Any], Sequence[Path]] = nothing_handed_on
     """Files, and folders with a manifest, that make up the finished stage: what later stages may read."""
+    forecast: Callable[[StageContext, Any, PlanOptions], Forecast] | None = None
+    """What the stage would take; nothing may be loaded, written or fetched. None: nothing worth a word."""
     faults: Callable[[dict[str, Any]], Sequence[str]] = lambda result: ()
     """What a finished stage found wrong: the stages after it still run, then the project fails."""

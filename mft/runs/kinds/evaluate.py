@@ -7,13 +7,15 @@ from mft.data.pipeline import read_built
 from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
-from mft.files import atomic_folder, sha256_json, write_json
+from mft.files import MANIFEST, atomic_folder, read_json, sha256_json, write_json
 from mft.modeling.base import read_model_config
 from mft.modeling.config import QuantizationConfig
 from mft.runs.benchmark_stage import RESULT, exam_of, run_benchmark
 from mft.runs.config import BenchmarkStage, EvaluateStage, MergeStage, ProjectConfig, TrainStage
+from mft.runs.forecast import Forecast
 from mft.runs.kinds.context import Kind, StageContext
 from mft.runs.kinds.train import encode_stage
+from mft.runs.planning import PlanOptions
 from mft.runs.progress import progress_bar
 from mft.training.run import ADAPTER
 
@@ -91,4 +93,21 @@ def _lasting(value: Any) -> Any:
     return [_lasting(each) for each in value] if isinstance(value, list) else value
 
 
-EVALUATE = Kind(run_evaluate, _result_hash, _sources, handed_on=lambda context, stage: [context.folder / RESULT], faults=_verdict_faults)
+def forecast_evaluate(context: StageContext, stage: EvaluateStage | BenchmarkStage, options: PlanOptions) -> Forecast:
+    """How many rows or problems, by how many models; how long that takes is not known beforehand."""
+    models = len(stage.variants)
+    by = f"by {models} model{'s' * (models > 1)}"
+    if isinstance(stage, BenchmarkStage):
+        problems = len(exam_of(stage, context.beside).load().problems)
+        facts = {"problems": problems, "samples": stage.samples, "models": models}
+        each = f", {stage.samples} answers each" if stage.samples > 1 else ""
+        return Forecast(f"{problems} problems of {stage.benchmark}{each}, {by}; protocol {stage.protocol}", facts, hours=None, cost=None)
+    train_stage = _train_stage_of(context.config, stage)
+    manifest = context.out / train_stage.data / MANIFEST if train_stage else context.out
+    rows = sum(counts["validation"] for counts in read_json(manifest)["per_task"].values()) if manifest.is_file() else None
+    told = "the held-out rows (the data is not built yet)" if rows is None else f"{rows:,} held-out rows"
+    return Forecast(f"{told}, {by}", {"rows": rows, "models": models}, hours=None, cost=None)
+
+
+EVALUATE = Kind(run_evaluate, _result_hash, _sources, handed_on=lambda context, stage: [context.folder / RESULT], faults=_verdict_faults,
+                forecast=forecast_evaluate)

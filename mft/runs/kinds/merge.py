@@ -8,7 +8,9 @@ from mft.merging.config import MergeOptions
 from mft.merging.merge import DISTANCES, RESULT, merge
 from mft.release.card import CARD, finish_folder
 from mft.runs.config import MergeStage
+from mft.runs.forecast import PRECISION_BYTES, Forecast, shape_behind, size
 from mft.runs.kinds.context import Kind, StageContext
+from mft.runs.planning import PlanOptions
 from mft.runs.progress import progress_bar
 from mft.training.run import ADAPTER
 
@@ -33,4 +35,19 @@ def _base_files(context: StageContext, stage: MergeStage) -> Any:
     return context.hashes_of(context.base_behind(stage))
 
 
-MERGE = Kind(run_merge, model_hash, _base_files, handed_on=lambda context, stage: [context.folder])
+def merged_bytes(context: StageContext, stage: MergeStage) -> int:
+    """Bytes of the merged weights.
+
+    Raises:
+        ModelError: the shape of the base is not known.
+    """
+    return shape_behind(context.config.model.base, context.beside).parameters * PRECISION_BYTES[stage.dtype]
+
+
+def forecast_merge(context: StageContext, stage: MergeStage, options: PlanOptions) -> Forecast:
+    """Bytes on disk; a merge takes minutes, which are not counted."""
+    needed = merged_bytes(context, stage)
+    return Forecast(f"{size(needed)} in {stage.dtype}, checked by {stage.verify}", {"bytes": needed}, disk_bytes=needed)
+
+
+MERGE = Kind(run_merge, model_hash, _base_files, handed_on=lambda context, stage: [context.folder], forecast=forecast_merge)

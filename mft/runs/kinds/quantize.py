@@ -9,9 +9,12 @@ from mft.files import MANIFEST, read_json, sha256_json
 from mft.quantization.config import QuantizeOptions, absolute_texts
 from mft.quantization.job import FACTS
 from mft.quantization.matrix import Request, quantize
+from mft.quantization.preview import check_jobs, predicted_bytes
 from mft.release.card import CARD, finish_folder
 from mft.runs.config import QuantizeStage
+from mft.runs.forecast import Forecast, shape_behind, size
 from mft.runs.kinds.context import Kind, StageContext
+from mft.runs.planning import PlanOptions
 from mft.training.run import ADAPTER
 
 
@@ -47,5 +50,15 @@ def _matrix_hash(context: StageContext, result: dict[str, Any]) -> str:
                                       if name not in (FACTS, CARD)} for job in result["jobs"]})
 
 
+def forecast_quantize(context: StageContext, stage: QuantizeStage, options: PlanOptions) -> Forecast:
+    """Bytes of every job; how long one takes is not known beforehand."""
+    shape = shape_behind(context.config.model.base, context.beside)
+    check_jobs(shape, stage.jobs)
+    jobs = {name: predicted_bytes(shape, job) for name, job in zip(stage.names, stage.jobs, strict=True)}
+    needed = sum(jobs.values()) * (2 if stage.git else 1)
+    return Forecast(f"{len(jobs)} job{'s' * (len(jobs) > 1)}: " + ", ".join(f"{name} {size(value)}" for name, value in jobs.items()),
+                    {"jobs": jobs}, hours=None, cost=None, disk_bytes=needed)
+
+
 QUANTIZE = Kind(run_quantize, _matrix_hash, _quantize_sources,
-                handed_on=lambda context, stage: [context.folder / name for name in stage.names])
+                handed_on=lambda context, stage: [context.folder / name for name in stage.names], forecast=forecast_quantize)

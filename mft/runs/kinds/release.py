@@ -7,10 +7,14 @@ from mft.files import MANIFEST, read_json, sha256_json
 from mft.merging.merge import DISTANCES
 from mft.merging.merge import RESULT as MERGE_RECORD
 from mft.quantization.job import FACTS as QUANTIZE_RECORD
+from mft.quantization.preview import predicted_bytes
 from mft.release.card import CARD
 from mft.release.make import release_folder
-from mft.runs.config import ReleaseStage
+from mft.runs.config import MergeStage, QuantizeStage, ReleaseStage
+from mft.runs.forecast import Forecast, shape_behind, size
 from mft.runs.kinds.context import Kind, StageContext
+from mft.runs.kinds.merge import merged_bytes
+from mft.runs.planning import PlanOptions
 from mft.training.run import ADAPTER
 
 RECORDS = frozenset({MERGE_RECORD, DISTANCES, QUANTIZE_RECORD, CARD})
@@ -44,4 +48,17 @@ def _files_hash(context: StageContext, result: dict[str, Any]) -> str:
     return sha256_json({file["path"]: file["sha256"] for file in result["files"] if file["path"] not in RECORDS})
 
 
-RELEASE = Kind(run_release, _files_hash, handed_on=lambda context, stage: [context.folder])
+def forecast_release(context: StageContext, stage: ReleaseStage, options: PlanOptions) -> Forecast:
+    """Bytes of the release, which takes none of the disk where its weights are hard links."""
+    name, _, job = stage.model.partition("/")
+    source = context.config.stage(name)
+    needed: int | None = None
+    if isinstance(source, QuantizeStage):
+        needed = predicted_bytes(shape_behind(context.config.model.base, context.beside), source.jobs[source.names.index(job)])
+    elif isinstance(source, MergeStage):
+        needed = merged_bytes(context, source)
+    told = "the adapter" if needed is None else size(needed)
+    return Forecast(f"{told} of '{stage.model}', weights by hard links", {"bytes": needed})
+
+
+RELEASE = Kind(run_release, _files_hash, handed_on=lambda context, stage: [context.folder], forecast=forecast_release)

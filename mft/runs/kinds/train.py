@@ -8,9 +8,13 @@ from torch.cuda import device_count
 from mft.files import hash_file, read_json, sha256_json
 from mft.modeling.base import check_context, read_model_config
 from mft.runs.config import TrainStage
+from mft.runs.forecast import Forecast
 from mft.runs.kinds.context import Kind, StageContext
 from mft.runs.launch import start_ranks
+from mft.runs.plan_text import headline
+from mft.runs.planning import PlanOptions, plan_project
 from mft.runs.tracking import tracking_options
+from mft.runs.view import without_view
 from mft.training.job import TrainJob, check_job
 from mft.training.ranks import started_by_torchrun
 from mft.training.run import ADAPTER, RUN, train
@@ -65,7 +69,8 @@ def _ranks_to_start(context: StageContext, stage: TrainStage) -> int | None:
 def _start(context: StageContext, stage: TrainStage, ranks: int) -> None:
     quiet = [] if logging.getLogger("mft").isEnabledFor(logging.INFO) else ["-q"]
     command = [*quiet, *context.command, "--stage", stage.name, "--out", str(context.out), "--resume", context.resume]
-    start_ranks([*command, *(["--overwrite"] if context.overwrite else [])], ranks, stage.distributed.timeout_minutes)
+    with without_view():
+        start_ranks([*command, *(["--overwrite"] if context.overwrite else [])], ranks, stage.distributed.timeout_minutes)
 
 
 def trained_hash(context: StageContext, result: dict[str, Any]) -> str:
@@ -77,4 +82,14 @@ def _base_files(context: StageContext, stage: TrainStage) -> Any:
     return context.hashes_of(context.base_of(stage))
 
 
-TRAIN = Kind(run_train, trained_hash, _base_files, handed_on=lambda context, stage: [context.folder / ADAPTER])
+def forecast_train(context: StageContext, stage: TrainStage, options: PlanOptions) -> Forecast:
+    """Memory, steps, hours and cost, as `mft plan` gives them. Disk: the trained weights and as many checkpoints as are kept."""
+    [plan] = plan_project(context.config, context.beside, context.out, options, stage.name)
+    steps = "steps not known before the data is encoded" if plan.time.steps is None else f"{plan.time.steps:,} steps"
+    return Forecast(
+        f"{headline(plan)}; {steps}", plan.to_json(), hours=plan.time.hours, cost=plan.time.cost,
+        disk_bytes=plan.trained_parameters * (4 + 12 * stage.training.keep_last),
+        fault=None if plan.fits else f"stage '{stage.name}' does not fit: {plan.lack()}")
+
+
+TRAIN = Kind(run_train, trained_hash, _base_files, handed_on=lambda context, stage: [context.folder / ADAPTER], forecast=forecast_train)

@@ -11,8 +11,6 @@ from runs.whole_project import STAGES, end_when, finish, outcome, stage_record, 
 
 from mft.files import check_manifest, read_json
 
-pytestmark = pytest.mark.law
-
 
 @pytest.fixture(scope="module")
 def whole(tiny_base, tmp_path_factory):
@@ -59,6 +57,7 @@ def test_killed_inside_each_stage_and_after_each_stage_it_ends_with_the_same_has
 
 
 @pytest.mark.slow
+@pytest.mark.law
 def test_killed_in_training_in_a_merge_and_between_two_stages_it_ends_with_the_same_hashes(whole, place):
     config, out, unbroken, seconds = whole
     assert end_when(start(config, out), (out / "first" / "checkpoint-4").is_dir)

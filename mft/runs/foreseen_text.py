@@ -25,12 +25,19 @@ def _time(stage: dict[str, Any]) -> str:
 
 
 def _sums(facts: dict[str, Any]) -> str:
-    trains = any(stage["kind"] == "train" and stage.get("forecast") for stage in facts["stages"])
     running = sum(stage["state"] == "runs" for stage in facts["stages"])
-    hours = "not known (--tokens-per-second, or `mft plan --calibrate`)" if facts["hours"] is None else f"{facts['hours']:.1f} hours"
-    cost = "" if facts["cost"] is None else f", cost {facts['cost']:,.0f}"
-    beside = f"; evaluation and quantisation not counted: {', '.join(facts['not_counted'])}" if facts["not_counted"] else ""
+    beside = f"; not counted is the time of {', '.join(facts['not_counted'])}" if facts["not_counted"] else ""
     more = f" and what {facts['disk_not_known']} more will take" if facts["disk_not_known"] else ""
-    training = f"Training: {hours}{cost}" if trains else "No training"
-    return (f"{running} of {len(facts['stages'])} stages run. {training}{beside}. Disk: {size(facts['disk_bytes'])}{more}, in "
+    return (f"{running} of {len(facts['stages'])} stages run. {_training(facts)}{beside}. Disk: {size(facts['disk_bytes'])}{more}, in "
             f"{facts['out']}")
+
+
+def _training(facts: dict[str, Any]) -> str:
+    trains = [stage for stage in facts["stages"] if stage["kind"] == "train" and "forecast" in stage]
+    if not trains:
+        return "No training"
+    if facts["hours"] is not None:
+        return f"Training: {facts['hours']:.1f} hours" + ("" if facts["cost"] is None else f", cost {facts['cost']:,.0f}")
+    if unknown := [stage["name"] for stage in trains if stage.get("steps") is None]:
+        return f"Hours are not known before data is encoded: `mft train CONFIG --stage {unknown[0]} --dry-run`"
+    return "Hours are not known without --tokens-per-second, which `mft plan CONFIG --calibrate` measures"

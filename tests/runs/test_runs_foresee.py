@@ -10,9 +10,11 @@ from mft.cli.main import main
 from mft.errors import ConfigError
 from mft.report.page import write_report
 from mft.runs.config import load_project
-from mft.runs.foresee import foresee, summary
+from mft.runs.foresee import faults_of, foresee, summary
+from mft.runs.foreseen_text import lines
 from mft.runs.planning import PlanOptions
 from mft.runs.project import Project, run_project
+from mft.runs.shipped import shipped_config
 
 STAGES = """
   - {kind: merge, name: merged, adapter: train, dtype: bf16}
@@ -78,8 +80,9 @@ def test_a_base_that_is_not_here_and_not_known_leaves_its_sizes_open(config, mon
 
 
 def test_contradictions_of_all_stages_come_at_once_as_in_a_plan(config, tiny_base):
-    with pytest.raises(ConfigError, match=r"stage 'train': .*engine is none, which is one process, but 2 were started|model\.context is 5000"):
-        foresee(project(config, "model.context=5000"), PlanOptions("H200"))
+    with pytest.raises(ConfigError) as caught:
+        foresee(project(config, "model.context=5000", "stages.small.jobs=[{method: rtn, bits: 4, group_size: 1024}]"), PlanOptions("H200"))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["stage 'train'", "jobs.0"]
 
 
 @pytest.fixture
@@ -126,3 +129,34 @@ def test_options_of_a_dry_run_are_refused_without_one(config, capsys):
         main(["run", str(config), "--price", "3"])
     assert ended.value.code == 2
     assert "--price: only with --dry-run" in capsys.readouterr().err
+
+
+GPUS = {"codefuse-codellama-34b-4k": "A100-80G", "codefuse-codellama-34b-16k": "A100-80G",
+        "codefuse-codellama-34b-mftcoder-v05": "A100-80G", "ziya-coding-34b": "A100-80G", "codellama-70b-instruct-domain": "A100-80G",
+        "deepseek-coder-33b": "RTX4090", "qwen2.5-coder-7b-1gpu": "RTX4090", "codefuse-codellama-34b-4bits": "RTX4090",
+        "codellama-70b-gptq-matrix": "RTX4090"}
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_each_shipped_project_of_a_large_model_goes_down_to_a_release_and_is_foreseen_without_base_or_data(name, tmp_path):
+    path = shipped_config(f"{name}.yaml")
+    large = Project(load_project(path), path, tmp_path / "out", write_report)
+    found = foresee(large, PlanOptions(GPUS[name], tokens_per_s=5000))
+    assert [each.kind for each in found][-2:] == ["release", "report"]
+    assert not faults_of(found)
+    told = {each.kind: each.forecast for each in found}
+    assert not [each.name for each in found if each.forecast and each.forecast.text.startswith("not known")]
+    assert told["release"].facts["bytes"] > 14e9
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_for_the_hours_is_said(config, tiny_base):
+    def last(*overrides, speed=None):
+        large = project(config, *overrides)
+        return lines(summary(large, foresee(large, PlanOptions("H200", tokens_per_s=speed))))[-1]
+
+    out = config.parent / "out"
+    assert last().startswith("7 of 7 stages run. Hours are not known without --tokens-per-second, which `mft plan CONFIG --calibrate`")
+    assert last(speed=0.5).startswith("7 of 7 stages run. Training: 3.4 hours; not counted is the time of small, loss. Disk: ")
+    assert last(speed=0.5).endswith(f" and what 1 more will take, in {out}")
+    assert "not known before data is encoded: `mft train CONFIG --stage train --dry-run`" in last("stages.train.training.max_steps=null")

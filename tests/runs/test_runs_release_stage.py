@@ -63,6 +63,10 @@ stages:
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert "# Demo-4bit" in card
     assert read_json(tmp_path / "out" / "release" / "mft.json")["format"] == "codefuse"
+    eight = run(config, tmp_path / "out", ["stages.small.jobs=[{method: rtn, bits: 8, group_size: 32}]"])
+    assert [entry["skipped"] for entry in eight["stages"]] == [False, False]
+    assert [job["bits"] for job in eight["stages"][0]["result"]["jobs"]] == [8]
+    run(config, tmp_path / "out")
     again = run(config, tmp_path / "out", ["stages.release.title=Other"])
     assert [entry["skipped"] for entry in again["stages"]] == [True, False]
     assert "# Other" in (tmp_path / "out" / "release" / "README.md").read_text()

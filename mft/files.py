@@ -249,6 +249,13 @@ def _sweep(path: Path, keep: Path | None = None) -> None:
                 os.close(descriptor)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the files in `folder` that killed processes have not finished; for who knows that no other one writes there."""
+    for path in folder.iterdir():
+        if _is_leftover(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def _remove(path: Path) -> None:
     """Remove a folder with all that is in it, a file or a link, if it is there."""
     if path.is_dir() and not path.is_symlink():

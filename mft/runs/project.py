@@ -10,11 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mft import __version__
-from mft.errors import CheckFailed, Interrupted, OutputError
-from mft.files import read_json, sha256_json, write_json, write_text
+from mft.errors import CheckFailed, Interrupted
+from mft.files import sha256_json, write_json
+from mft.runs.claim import RUN, claimed
 from mft.runs.config import ProjectConfig, Stage, TrainStage
 from mft.runs.finished import (
     Finished,
@@ -35,7 +34,6 @@ from mft.runs.view import StageView, stage_view
 
 logger = logging.getLogger(__name__)
 
-RUN, CONFIG = "run.json", "config.yaml"
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "trl", "tokenizers", "datasets")
 
 
@@ -91,10 +89,18 @@ def run_project(project: Project, *, only: str | None = None, start: str | None 
         Interrupted: a signal came; what is finished is kept.
     """
     choice = choose(project.config, project.path, only=only, start=start, until=until)
-    _claim(project)
     record: dict[str, Any] = {"name": project.config.name, "status": "running", "versions": versions(), "stages": []}
-    with stop_as_interrupt():
+    with stop_as_interrupt(), claimed(project.config, project.path, project.out, overwrite=project.overwrite):
         _run_stages(project, choice, record)
+        return _judged(project, record)
+
+
+def _judged(project: Project, record: dict[str, Any]) -> dict[str, Any]:
+    """Write how the run ended.
+
+    Raises:
+        CheckFailed: a stage found a fault.
+    """
     entries = record["stages"]
     faults = [f"  {entry['name']}: {fault}" for entry in entries for fault in KINDS[entry["kind"]].faults(entry["result"])]
     record["status"] = "check failed" if faults else "done"
@@ -134,21 +140,6 @@ def _end_noted(project: Project, stage: Stage, record: dict[str, Any], view: Sta
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"interrupted in stage '{stage.name}'; what is finished is kept, and the same command goes on") from error
         raise
-
-
-def _claim(project: Project) -> None:
-    out = project.out
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, not a folder")
-    if out.is_dir() and any(out.iterdir()):
-        earlier = read_json(out / RUN).get("name") if (out / RUN).is_file() else None
-        started = (out / CONFIG).is_file()
-        if not project.overwrite and not (started and earlier in (None, project.config.name)):
-            raise OutputError(f"{out}: holds something that is no run of '{project.config.name}'; give another --out, "
-                              "or --overwrite to write into it")
-    out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(project.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(out / CONFIG, f"# resolved from {project.path.name} by mft {__version__}\n{text}")
 
 
 def key_parts(project: Project, stage: Stage, context: StageContext) -> dict[str, Any]:

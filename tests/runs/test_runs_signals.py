@@ -6,9 +6,10 @@ import signal
 import pytest
 from training.test_training_resume import write_project
 
-from mft.errors import DataError, Interrupted
+from mft.errors import DataError, Interrupted, OutputError
 from mft.files import read_json
 from mft.report.page import write_report
+from mft.runs.claim import claimed
 from mft.runs.config import load_project
 from mft.runs.finished import read_finished, was_begun
 from mft.runs.project import Project, run_project
@@ -52,3 +53,22 @@ def test_one_of_several_ranks_keeps_its_own_handling(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     with stop_as_interrupt():
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_that_was_killed_in_its_first_moment_leaves_no_folder_that_is_refused(tmp_path):
+    (tmp_path / "out" / ".stages").mkdir(parents=True)
+    (tmp_path / "out" / ".config.yaml.0123abcd.partial").write_text("half")
+    assert run_project(project(tmp_path), until="data")["status"] == "done"
+    assert not (tmp_path / "out" / ".config.yaml.0123abcd.partial").exists()
+
+
+def test_one_process_at_a_time_works_on_a_project_and_what_a_killed_one_left_half_written_goes(tmp_path):
+    mine = project(tmp_path)
+    out = tmp_path / "out"
+    run_project(mine, until="data")
+    for leftover in (out / ".run.json.0123abcd.partial", out / ".stages" / ".data.json.0123abcd.partial"):
+        leftover.write_text("half")
+    with claimed(mine.config, mine.path, out, overwrite=False), pytest.raises(OutputError, match="another process runs this project there"):
+        run_project(project(tmp_path), until="data")
+    run_project(project(tmp_path), until="data")
+    assert not list(out.rglob(".*.partial"))

@@ -1,7 +1,6 @@
 """The kind `data`: build a recipe."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mft.data.config import RecipeConfig, load_recipe
@@ -17,12 +16,12 @@ from mft.runs.kinds.context import Kind, StageContext
 from mft.runs.planning import PlanOptions
 
 
-def _recipe_path(context: StageContext, stage: DataStage) -> Path:
-    return context.beside / stage.recipe
+def _recipe(context: StageContext, stage: DataStage, *, must_exist: bool = True) -> RecipeConfig:
+    return load_recipe(context.beside / stage.recipe, must_exist=must_exist)
 
 
 def _data_sources(context: StageContext, stage: DataStage) -> str:
-    recipe = load_recipe(_recipe_path(context, stage), must_exist=True)
+    recipe = _recipe(context, stage)
     if context.read_only and (hubs := [source.name for source in _sources_of(recipe) if isinstance(source, HubSource | ModelscopeSource)]):
         raise DataError(f"{hubs[0]} is a data set of a hub, which a dry run does not ask")
     return job_hash(recipe, recipe_inputs(recipe))
@@ -31,7 +30,7 @@ def _data_sources(context: StageContext, stage: DataStage) -> str:
 def run_data(context: StageContext, stage: DataStage) -> dict[str, Any]:
     """Build the recipe into the stage's folder."""
     with rows_bar() as report:
-        return build(_recipe_path(context, stage), context.folder, overwrite=context.overwrite or context.replace, report=report).facts
+        return build(_recipe(context, stage), context.folder, overwrite=context.overwrite or context.replace, report=report).facts
 
 
 def _rows_hash(context: StageContext, result: dict[str, Any]) -> str:
@@ -44,7 +43,7 @@ def forecast_data(context: StageContext, stage: DataStage, options: PlanOptions)
         built = read_json(context.folder / MANIFEST)
         rows = {part: sum(counts[part] for counts in built["per_task"].values()) for part in PARTS}
         return Forecast(f"built: {rows['train']:,} rows to train on, {rows['validation']:,} held out", {"rows": rows})
-    recipe = load_recipe(_recipe_path(context, stage))
+    recipe = _recipe(context, stage, must_exist=False)
     files, total_bytes, hubs, missing = 0, 0, [], []
     for source in _sources_of(recipe):
         if isinstance(source, HubSource | ModelscopeSource):

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,17 @@ def hash_listed(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]
         return {}
     with ThreadPoolExecutor(min(len(names), len(os.sched_getaffinity(0)), MOST_READERS)) as pool:
         return dict(zip(names, pool.map(lambda name: hash_file(folder / name), names), strict=True))
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file; one that is as it was, by size and time, is read once in a process."""
+    status = path.stat()
+    return _sha256_of(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sha256_of(path: Path, size: int, modified_ns: int) -> str:
+    return str(hash_file(path)["sha256"])
 
 
 def fsync_path(path: Path) -> None:
@@ -249,6 +261,13 @@ def _sweep(path: Path, keep: Path | None = None) -> None:
                 _remove(old)
             finally:
                 os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the files in `folder` that killed processes have not finished; for who knows that no other one writes there."""
+    for path in folder.iterdir():
+        if _is_leftover(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

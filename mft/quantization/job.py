@@ -67,8 +67,8 @@ def job_hash(source: Source, job: Job) -> str:
                         "format": source.prompt_format and source.prompt_format.reference})
 
 
-def finished(folder: Path, job: str, *, overwrite: bool) -> dict[str, Any] | None:
-    """The facts of the finished job that `folder` holds; None where it is to be made.
+def finished(folder: Path, job: str, *, overwrite: bool, replace_other: bool = False) -> dict[str, Any] | None:
+    """The facts of the finished job that `folder` holds; None where it is to be made; with `replace_other` in the place of another job.
 
     Raises:
         OutputError: the folder holds something else, or this job with changed files, and `overwrite` is False.
@@ -81,6 +81,8 @@ def finished(folder: Path, job: str, *, overwrite: bool) -> dict[str, Any] | Non
         known = read_json(folder / MANIFEST).get("job")
     except (OSError, ValueError, AttributeError):
         known = None
+    if known != job and known and replace_other:
+        return None
     if known != job:
         raise OutputError(f"{folder}: holds {'another job' if known else 'files that are of no job'}; give another --out, or --overwrite")
     try:

@@ -12,8 +12,8 @@ from mft.errors import ConfigError
 from mft.files import read_json
 from mft.runs.config import TrainStage
 from mft.runs.dry_run import plan_training
+from mft.runs.kinds.train import encode_stage, train_job
 from mft.runs.project import Project
-from mft.runs.stages import StageContext, encode_stage, train_job
 from mft.training.config import MEASURED_MODES, DistributedConfig, TasksConfig
 from mft.training.run import METRICS, RUN, train
 
@@ -55,8 +55,7 @@ def calibrate(project: Project, stage: TrainStage) -> Calibration:
     The data stage must have been built (`plan_training`). A step is at most four micro-batches; nothing is evaluated or saved, and a
     measured balance of the tasks is replaced by its plain mode. Communication of several ranks is not measured.
     """
-    context = StageContext(project.config, project.path.parent, project.out, project.out / stage.name, project.done, overwrite=False,
-                           replace=False, resume="never", record={}, write_report=project.write_report)
+    context = project.context(stage, resume="never")
     tokens, settings = encode_stage(context, stage), stage.training
     rows = settings.micro_batch_rows * min(MOST_MICRO_BATCHES, settings.global_batch_rows // settings.micro_batch_rows)
     short = settings.model_copy(update={

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from mft.runs.config import TrainStage
+from mft.runs.kinds.context import StageContext
+from mft.runs.kinds.train import encode_stage, ranks_here, train_job
 from mft.runs.project import Project, run_project
-from mft.runs.stages import StageContext, encode_stage, ranks_here, train_job
 from mft.training.job import TrainJob, check_job
 
 
@@ -21,9 +22,7 @@ def plan_training(project: Project, name: str) -> dict[str, Any]:
     """
     stage = next(stage for stage in project.config.stages if isinstance(stage, TrainStage) and stage.name == name)
     run_project(project, only=stage.data)
-    context = StageContext(project.config, project.path.parent, project.out, project.out / name, project.done,
-                           overwrite=False, replace=False, resume=project.resume, record={}, write_report=project.write_report,
-                           processes=project.processes)
+    context = project.context(stage)
     tokens, ranks = encode_stage(context, stage), ranks_here(context, stage)
     check_job(_as_it_will_be(context, stage), tokens, ranks, project.config.tracking.generations)
     counts = tokens.summary()["train"]

@@ -32,13 +32,17 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What the command line says. `tokens`: trained on in an epoch; `tokens_per_s`: of all devices; `price`: of a device for an hour."""
+    """What the command line says. `tokens`: trained on in an epoch; `tokens_per_s`: of all devices; `price`: of a device for an hour.
+
+    `fetch`: ask the hub for the config.json of a base that is not known here.
+    """
 
     gpu: str | None = None
     gpus: int | None = None
     tokens: int | None = None
     tokens_per_s: float | None = None
     price: float | None = None
+    fetch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def _device_here() -> Device:
 def _plan_stage(config: ProjectConfig, stage: TrainStage, beside: Path, out: Path, options: PlanOptions) -> StagePlan:
     device = device_named(options.gpu)
     ranks = options.gpus or stage.distributed.processes or 1
-    base_config, found = config_of_base(config.model.base, beside)
+    base_config, found = config_of_base(config.model.base, beside, fetch=options.fetch)
     job = TrainJob(Path(found), config.model, stage.quantization, stage.adapter, stage.tasks, stage.training, stage.distributed,
                    beside=beside)
     faults = [*_context_faults(config, base_config), *config_faults(job, base_config, ranks, config.tracking.generations)]

@@ -1,14 +1,13 @@
 """What decides what a run gives, and every reason to refuse it before a weight is loaded."""
 
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from mft.errors import ConfigError, DataError
-from mft.files import hash_file, sha256_json
+from mft.files import hash_file, sha256_json, sha256_of
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
 from mft.modeling.compute import computes_in
@@ -56,16 +55,12 @@ class TrainJob:
 
 def base_file_hashes(base: Path) -> dict[str, str]:
     """sha256 of config.json and of every weights file of a base; a file that is as it was is read once in a process."""
-    found = {}
-    for path in sorted([base / "config.json", *base.glob("*.safetensors")]):
-        status = path.stat()
-        found[path.name] = _sha256(path, status.st_size, status.st_mtime_ns)
-    return found
+    return {path.name: sha256_of(path) for path in base_files(base)}
 
 
-@cache
-def _sha256(path: Path, size: int, modified_ns: int) -> str:
-    return str(hash_file(path)["sha256"])
+def base_files(base: Path) -> list[Path]:
+    """config.json and every weights file of a base."""
+    return sorted([base / "config.json", *base.glob("*.safetensors")])
 
 
 def check_job(job: TrainJob, tokens: RunTokens, ranks: int, generations: int = 0) -> None:

@@ -28,6 +28,7 @@ from mft.data.engine.config import Engine
 from mft.data.engine.run import Report, ShardedBuild, build_shards, report_nothing
 from mft.data.engine.stamps import Stamp, check_unchanged, input_stamps
 from mft.data.engine.work import sweep_work, work_folder
+from mft.data.parameters import escaped
 from mft.data.rows import StoredRows
 from mft.data.source_config import LocalSource
 from mft.data.sources import source_inputs
@@ -142,7 +143,7 @@ def recipe_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
 
 def job_hash(recipe: RecipeConfig, inputs: list[dict[str, Any]]) -> str:
     """Hash of all that decides the rows: the recipe without its paths, and the contents of the files behind them."""
-    written = recipe.model_dump(mode="json")
+    written = recipe.model_dump(mode="json", exclude={"parameters"})
     for task in written["tasks"].values():
         for source in task["sources"]:
             source.pop("path", None)
@@ -160,11 +161,11 @@ def _work_hash(job: str, stamps: Sequence[Stamp]) -> str:
 
 def resolved_yaml(recipe: RecipeConfig) -> str:
     """The recipe with every default filled in; its paths are absolute, so that it can be built from any folder."""
-    written = recipe.model_dump(mode="json")
+    written = recipe.model_dump(mode="json", exclude={"parameters"})
     for name, task in recipe.tasks.items():
         for source, entry in zip(task.sources, written["tasks"][name]["sources"], strict=True):
             if isinstance(source, LocalSource) and entry["path"] != STDLIB:
-                entry["path"] = (source.folder.absolute() / source.path).as_posix()
+                entry["path"] = escaped((source.folder.absolute() / source.path).as_posix())
         written["tasks"][name]["steps"] = with_absolute_paths(written["tasks"][name]["steps"], task.steps)
     written["steps"] = with_absolute_paths(written["steps"], recipe.steps)
     text: str = yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120)

@@ -14,7 +14,7 @@ import yaml
 from mft import __version__
 from mft.errors import CheckFailed, ConfigError, OutputError
 from mft.files import read_json, sha256_json, write_json, write_text
-from mft.runs.config import NEEDS, BenchmarkStage, EvaluateStage, ProjectConfig, Stage
+from mft.runs.config import NEEDS, BenchmarkStage, DataStage, EvaluateStage, ProjectConfig, Stage
 from mft.runs.stages import RUNNERS, ReportWriter, StageContext, do_nothing
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,8 @@ def _closure(config: ProjectConfig, name: str) -> set[str]:
 def _inputs(config: ProjectConfig, stage: Stage) -> list[str]:
     """Names of the earlier stages whose output a stage reads."""
     inputs = [getattr(stage, key) for key in NEEDS.get(stage.kind, {}) if getattr(stage, key) is not None]
+    if isinstance(stage, DataStage):
+        inputs += [value.stage for value in stage.parameters.values() if value.stage is not None]
     if isinstance(stage, EvaluateStage | BenchmarkStage):
         inputs += [name for name in stage.models if name != "base"]
         inputs += [train.data for train in config.stages if train.kind == "train" and train.name in _closure_of(config, stage.models)]

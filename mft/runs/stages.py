@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.cuda import device_count
 
-from mft.data.config import load_recipe
+from mft.data.config import RecipeConfig, load_recipe
 from mft.data.pipeline import build, job_hash, read_built, recipe_inputs
 from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
@@ -101,19 +101,19 @@ class Runner:
     faults: Callable[[dict[str, Any]], Sequence[str]] = lambda result: ()
 
 
-def _recipe_path(context: StageContext, stage: DataStage) -> Path:
-    return context.beside / stage.recipe
+def _recipe(context: StageContext, stage: DataStage) -> RecipeConfig:
+    return load_recipe(context.beside / stage.recipe, parameters=stage.values(context.beside, context.out), must_exist=True)
 
 
 def _data_sources(context: StageContext, stage: DataStage) -> str:
-    recipe = load_recipe(_recipe_path(context, stage), must_exist=True)
+    recipe = _recipe(context, stage)
     return job_hash(recipe, recipe_inputs(recipe))
 
 
 def run_data(context: StageContext, stage: DataStage) -> dict[str, Any]:
     """Build the recipe into the stage's folder."""
     with rows_bar() as report:
-        return build(_recipe_path(context, stage), context.folder, overwrite=context.overwrite or context.replace, report=report).facts
+        return build(_recipe(context, stage), context.folder, overwrite=context.overwrite or context.replace, report=report).facts
 
 
 def encode_stage(context: StageContext, stage: TrainStage) -> RunTokens:

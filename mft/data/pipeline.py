@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,7 +35,7 @@ from mft.data.split import Parts
 from mft.data.step_inputs import step_inputs, with_absolute_paths, without_paths
 from mft.data.walk import STDLIB
 from mft.errors import CheckFailed, DataError, OutputError
-from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_manifest, write_text
+from mft.files import MANIFEST, atomic_folder, check_manifest, link_file, read_json, sha256_json, write_manifest, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, o
         check_unchanged(stamps, config)
         with atomic_folder(folder, replace=overwrite) as partial:
             for file, path in built.files:
-                _link(path, partial / file.name)
+                link_file(path, partial / file.name)   # a second name, so that it is still there if this is stopped
             write_text(partial / "recipe.yaml", resolved_yaml(config))
             for name, lines in built.lists.items():
                 write_text(partial / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -182,14 +181,6 @@ def _build_in_memory(recipe: RecipeConfig, engine: Engine, report: Report) -> Bu
 def _parts_of(built: ShardedBuild) -> dict[str, list[dict[str, Any]]]:
     """`{part: [{"file", "rows"}]}`; a part without rows has no file."""
     return {part: [{"file": file.name, "rows": file.rows} for file, _ in built.files if file.part == part] for part in PARTS}
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name, so that it is still there if this is stopped; a copy where the disk knows no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -79,11 +79,20 @@ def fsync_path(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """fsync every file and folder below `folder`, and the folder itself."""
+    """fsync every file and folder below `folder`, and the folder itself. A link is an entry of its folder, whatever it leads to."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            fsync_path(Path(parent, name))
+            if not os.path.islink(os.path.join(parent, name)):
+                fsync_path(Path(parent, name))
         fsync_path(Path(parent))
+
+
+def link_file(source: Path | str, target: Path | str) -> None:
+    """Give a file a second name; a copy of it where the disk knows no links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mft.cli.data_build import EngineOption, RayAddressOption, ShardRowsOption, WorkersOption, build_outcome
+from mft.cli.data_build import EngineOption, OverridesArgument, RayAddressOption, ShardRowsOption, WorkersOption, build_outcome
 from mft.cli.data_formats import formats
 from mft.cli.data_look import diff, show, stats
 from mft.cli.data_options import ConverterOption, FormatOption, InputArgument, TokenizerOption, check_converter
@@ -17,6 +17,7 @@ app = typer.Typer(add_completion=False, help="From sources to clean conversation
 def build(
     recipe: Annotated[Path, typer.Argument(help="a recipe's YAML (data_recipes/README.md)")],
     out: Annotated[Path, typer.Option(help="folder to write; a finished build of the same recipe and files is kept")],
+    overrides: OverridesArgument = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what OUT holds")] = False,
     workers: WorkersOption = 1,
     engine: EngineOption = "local",
@@ -26,7 +27,8 @@ def build(
     """Sources -> clean conversations, split and shuffled, with a ledger of every row. One that was stopped goes on where it was."""
     from mft.runs.build import build_data
 
-    return build_outcome(build_data(recipe, out, overwrite, engine=engine, workers=workers, ray_address=ray_address, shard_rows=shard_rows))
+    return build_outcome(build_data(recipe, out, overwrite, overrides or (), engine=engine, workers=workers, ray_address=ray_address,
+                                    shard_rows=shard_rows))
 
 
 @app.command()

@@ -7,6 +7,9 @@ import typer
 from mft.cli.data_tables import mixture_parts, shortfall_lines
 from mft.cli.outcome import Outcome, Table, counts
 
+OverridesArgument = Annotated[list[str] | None, typer.Argument(
+    help="key.sub=value, put over the recipe: split.validation=0.2, or a path by its name, parameters.tree=/src (relative to the recipe)",
+    metavar="[KEY=VALUE]...")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="processes; the rows are the same for any number")]
 EngineOption = Annotated[Literal["local", "ray"], typer.Option(help="local: this machine; ray: a Ray cluster (pip install 'mft[scale]')")]
 RayAddressOption = Annotated[str | None, typer.Option(help="of a running Ray cluster, or auto; without it one is started here")]

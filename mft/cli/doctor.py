@@ -56,14 +56,16 @@ def doctor(
 
 def subject_of(project: "ProjectConfig", path: Path, out: Path) -> "Subject":
     """What a project asks of the machine."""
-    from mft.doctor.subject import Subject, TrainNeeds
+    from mft.doctor.subject import RecipeNeeds, Subject, TrainNeeds
     from mft.runs.config import BenchmarkStage, DataStage, MergeStage, TrainStage
 
     stages = project.stages
     return Subject(
         name=project.name, model=project.model, beside=path.parent, out=out, wandb=project.tracking.wandb,
         tensorboard=project.tracking.tensorboard,
-        recipes=tuple(path.parent / stage.recipe for stage in stages if isinstance(stage, DataStage)),
+        recipes=tuple(RecipeNeeds(path.parent / stage.recipe, stage.values(path.parent, out),
+                                  complete=all(value.stage is None for value in stage.parameters.values()))
+                      for stage in stages if isinstance(stage, DataStage)),
         trains=tuple(TrainNeeds(stage.name, stage.quantization, stage.adapter, stage.training, stage.distributed)
                      for stage in stages if isinstance(stage, TrainStage)),
         merges=sum(isinstance(stage, MergeStage) for stage in stages),

@@ -2,6 +2,7 @@
 
 VERBS = {
     "quickstart": "the whole chain on the running Python's standard library, no network",
+    "init": "a commented project to begin with: codefuse, ziya, domain",
     "run": "all stages of a config, each skipped when nothing it depends on has changed",
     "data": "build, encode, show, stats, diff, formats: from sources to masked token ids",
     "plan": "memory per GPU, steps, hours and cost of a config, before anything is loaded",

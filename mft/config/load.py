@@ -1,6 +1,6 @@
 """From a YAML file and `key=value` overrides to a checked model, with every mistake reported at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +14,12 @@ from mft.errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_config(model: type[Model], path: Path, overrides: Sequence[str] = (), *, context: dict[str, Any] | None = None) -> Model:
+def load_config(model: type[Model], path: Path, overrides: Sequence[str] = (), *, context: dict[str, Any] | None = None,
+                prepare: Callable[[Document], list[str]] = lambda document: []) -> Model:
     """Read `path`, apply overrides (`training.epochs=2`, `stages.train.training.seed=7`), check everything.
 
-    In an override a list item is named by its index or by its `name`.
+    In an override a list item is named by its index or by its `name`. `prepare` may change the document before it is checked, and
+    returns what is wrong with it.
 
     Raises:
         ConfigError: every mistake, each as `file:line: key: what is allowed, what was found`.
@@ -25,6 +27,7 @@ def load_config(model: type[Model], path: Path, overrides: Sequence[str] = (), *
     document = read_yaml(path)
     _check_top(document)
     problems = [problem for text in overrides if (problem := apply_override(document, text))]
+    problems += prepare(document)
     try:
         loaded = validate(model, document, context=context)
     except ConfigError as error:

@@ -1,15 +1,21 @@
 """A data recipe: what a person writes in `data_recipes/*.yaml`."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mft.config.load import load_config
 from mft.config.model import StrictModel
+from mft.config.yaml import Document
+from mft.data.dedup.config import HeldOutDedupStep
 from mft.data.mixture.config import Mixture, ProportionalMixture, mixture_fault
+from mft.data.parameters import NAME, fill_parameters, holds_parameters
 from mft.data.source_config import CodeSource, JoinBelow, PythonCodeSource, Source
+from mft.data.split_config import SplitConfig
 from mft.data.step_registry import Step
 
 
@@ -26,16 +32,6 @@ class TaskConfig(StrictModel):
     """Steps for this task's rows alone, after the common ones."""
 
 
-class SplitConfig(StrictModel):
-    """Which rows are held out, by a stable hash: the same on every machine and in every later build."""
-
-    validation: float = Field(0.05, ge=0, lt=1)
-    """Share of the keys (not of the rows) that are held out."""
-
-    by: Literal["file", "id"] = "file"
-    """The key: the path of the row's file, so that no file is on both sides, or the id that the row was read with."""
-
-
 class RecipeConfig(StrictModel):
     """A data set: tasks, common steps, mixture and split."""
 
@@ -43,6 +39,10 @@ class RecipeConfig(StrictModel):
 
     seed: int = 1234
     """Decides the order of the rows and which of them a mixture takes; not the split."""
+
+    parameters: dict[Annotated[str, Field(pattern=NAME)], Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    """Paths with a name: `{name}` in the `path` of a source or in a step's `problems` stands for the value. Whoever builds the recipe
+    may give others. They are filled in when a recipe is read from a file, and are empty then."""
 
     tasks: dict[Annotated[str, Field(min_length=1)], TaskConfig] = Field(min_length=1)
     """In this order: of two equal rows the first task's is kept."""
@@ -54,6 +54,13 @@ class RecipeConfig(StrictModel):
     """How many training rows each task gives; validation rows always appear once."""
 
     split: SplitConfig = SplitConfig()
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_filled_in(cls, parameters: dict[str, str]) -> dict[str, str]:
+        if parameters:
+            raise ValueError("parameters are filled in where a recipe is read from a file; here the paths themselves are needed")
+        return parameters
 
     @field_validator("tasks")
     @classmethod
@@ -78,6 +85,13 @@ class RecipeConfig(StrictModel):
             raise ValueError(fault)
         return mixture
 
+    @model_validator(mode="after")
+    def _steps_know_the_split(self) -> "RecipeConfig":
+        for step in (*self.steps, *(step for task in self.tasks.values() for step in task.steps)):
+            if isinstance(step, HeldOutDedupStep):
+                step.learn(self.split)
+        return self
+
 
 def join_rule(task: TaskConfig) -> JoinBelow | None:
     """The `join_below` of a task's sources, or None."""
@@ -97,10 +111,21 @@ def copies_of(weight: float) -> tuple[int, float]:
     return math.floor(weight), weight - math.floor(weight)
 
 
-def load_recipe(path: Path, *, must_exist: bool = False) -> RecipeConfig:
+def load_recipe(path: Path, overrides: Sequence[str] = (), *, parameters: Mapping[str, str] = MappingProxyType({}),
+                must_exist: bool = False) -> RecipeConfig:
     """Read and check a recipe; with `must_exist` the files and folders that it names are looked for too.
+
+    `overrides`: `key.sub=value`, put over the file. `parameters`: values for the recipe's parameters, above those in the file.
 
     Raises:
         ConfigError: every mistake, each as `file:line: key: what is wrong; what is allowed`.
     """
-    return load_config(RecipeConfig, path, context={"folder": path.parent, "must_exist": must_exist})
+    context = {"folder": path.parent, "must_exist": must_exist}
+
+    def prepare(document: Document) -> list[str]:
+        problems = fill_parameters(document, parameters)
+        if problems or holds_parameters(document):   # paths that are not filled in cannot be looked for
+            context["must_exist"] = False
+        return problems
+
+    return load_config(RecipeConfig, path, overrides, context=context, prepare=prepare)

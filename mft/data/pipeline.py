@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ from mft.data.engine.config import Engine
 from mft.data.engine.run import Report, ShardedBuild, build_shards, report_nothing
 from mft.data.engine.stamps import Stamp, check_unchanged, input_stamps
 from mft.data.engine.work import sweep_work, work_folder
+from mft.data.parameters import escaped
 from mft.data.rows import StoredRows
 from mft.data.source_config import LocalSource
 from mft.data.sources import source_inputs
@@ -35,7 +35,7 @@ from mft.data.split import Parts
 from mft.data.step_inputs import step_inputs, with_absolute_paths, without_paths
 from mft.data.walk import STDLIB
 from mft.errors import CheckFailed, DataError, OutputError
-from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_manifest, write_text
+from mft.files import MANIFEST, atomic_folder, check_manifest, link_file, read_json, sha256_json, write_manifest, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def build(recipe: Path | str | RecipeConfig, out: Path | str | None = None, *, o
         check_unchanged(stamps, config)
         with atomic_folder(folder, replace=overwrite) as partial:
             for file, path in built.files:
-                _link(path, partial / file.name)
+                link_file(path, partial / file.name)   # a second name, so that it is still there if this is stopped
             write_text(partial / "recipe.yaml", resolved_yaml(config))
             for name, lines in built.lists.items():
                 write_text(partial / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -142,7 +142,7 @@ def recipe_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
 
 def job_hash(recipe: RecipeConfig, inputs: list[dict[str, Any]]) -> str:
     """Hash of all that decides the rows: the recipe without its paths, and the contents of the files behind them."""
-    written = recipe.model_dump(mode="json")
+    written = recipe.model_dump(mode="json", exclude={"parameters"})
     for task in written["tasks"].values():
         for source in task["sources"]:
             source.pop("path", None)
@@ -160,11 +160,11 @@ def _work_hash(job: str, stamps: Sequence[Stamp]) -> str:
 
 def resolved_yaml(recipe: RecipeConfig) -> str:
     """The recipe with every default filled in; its paths are absolute, so that it can be built from any folder."""
-    written = recipe.model_dump(mode="json")
+    written = recipe.model_dump(mode="json", exclude={"parameters"})
     for name, task in recipe.tasks.items():
         for source, entry in zip(task.sources, written["tasks"][name]["sources"], strict=True):
             if isinstance(source, LocalSource) and entry["path"] != STDLIB:
-                entry["path"] = (source.folder.absolute() / source.path).as_posix()
+                entry["path"] = escaped((source.folder.absolute() / source.path).as_posix())
         written["tasks"][name]["steps"] = with_absolute_paths(written["tasks"][name]["steps"], task.steps)
     written["steps"] = with_absolute_paths(written["steps"], recipe.steps)
     text: str = yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120)
@@ -181,14 +181,6 @@ def _build_in_memory(recipe: RecipeConfig, engine: Engine, report: Report) -> Bu
 def _parts_of(built: ShardedBuild) -> dict[str, list[dict[str, Any]]]:
     """`{part: [{"file", "rows"}]}`; a part without rows has no file."""
     return {part: [{"file": file.name, "rows": file.rows} for file, _ in built.files if file.part == part] for part in PARTS}
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name, so that it is still there if this is stopped; a copy where the disk knows no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _check_replaceable(folder: Path) -> None:

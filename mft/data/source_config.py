@@ -17,7 +17,7 @@ TrainedTurns = Literal["all", "last"]
 
 
 class JoinBelow(StrictModel):
-    """When a task is too small to be measured alone, and where its rows go then."""
+    """When a task is too small to be measured alone, and where its rows go then. A task without any row is one of these."""
 
     rows: int = Field(gt=0)
     """Fewer validation rows than this, and the task is joined to another."""

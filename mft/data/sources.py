@@ -140,7 +140,7 @@ def source_paths(source: FileSource | ModelscopeSource | PythonCodeSource) -> li
     """(label, path) of the files of a source.
 
     Raises:
-        DataError: there is none. DependencyError: `modelscope` is needed and not installed.
+        DataError: there is none (unless the source may be empty). DependencyError: `modelscope` is needed and not installed.
     """
     if isinstance(source, FileSource):
         return named_files(source.folder, source.path)
@@ -148,7 +148,7 @@ def source_paths(source: FileSource | ModelscopeSource | PythonCodeSource) -> li
         return fetch_files(source)
     root = tree_folder(source.folder, source.path)
     files = list(source_files(root, ".py", source.exclude))
-    if not files:
+    if not files and not may_be_empty(source):
         raise DataError(f"{root}: holds no Python file that is not excluded")
     return files
 
@@ -165,6 +165,11 @@ def _read_source(source: Source, task: str, ledger: Ledger, trees: Trees) -> Ite
     else:
         for label, path in source_paths(source):
             yield from read_file_of(source, label, path, task, ledger)
+
+
+def may_be_empty(source: Source) -> bool:
+    """True of a source whose task joins another one when it has too few rows: none at all is the smallest number."""
+    return isinstance(source, PythonCodeSource | CodeSource) and source.join_below is not None
 
 
 def _code_tree(source: CodeSource) -> SourceTree:
@@ -208,5 +213,5 @@ def _read_tree(source: PythonCodeSource | CodeSource, task: str, ledger: Ledger,
     before = ledger.kept
     rows = harvest(trees[key].found, source.make, task, ledger)
     yield from _reported(rows, trees[key], ledger) if isinstance(source, CodeSource) else rows
-    if ledger.kept == before:
+    if ledger.kept == before and not may_be_empty(source):
         raise DataError(f"{root}: gives no row for task '{task}' ({source.make}): {ledger.summary()}")

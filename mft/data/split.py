@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mft.conversation import Conversation
-from mft.data.config import SplitConfig
 from mft.data.ids import own_id
 from mft.data.outline import Outline
+from mft.data.split_config import SplitConfig
 
 STEPS = 1_000_000
 """Resolution of the split: a fraction is honoured to one in a million."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from mft.data.decontamination.config import DecontaminateStep
-from mft.data.dedup.config import ExactDedupStep, NearDedupStep
+from mft.data.dedup.config import ExactDedupStep, HeldOutDedupStep, NearDedupStep
 from mft.data.filters.config import (
     CapStep,
     LanguageStep,
@@ -22,7 +22,7 @@ from mft.data.verdict import GroupStep, RowStep
 
 Step = Annotated[
     NormaliseStep | LengthStep | LanguageStep | SyntaxStep | RepetitionStep | SecretsStep | ExactDedupStep | NearDedupStep
-    | DecontaminateStep | SampleStep | CapStep,
+    | HeldOutDedupStep | DecontaminateStep | SampleStep | CapStep,
     Field(discriminator="type")]
 
 STEPS: Final[Mapping[str, tuple[str, str]]] = {
@@ -34,6 +34,7 @@ STEPS: Final[Mapping[str, tuple[str, str]]] = {
     "secrets": ("mft.data.filters.secrets", "Secrets"),
     "exact_dedup": ("mft.data.dedup.exact", "ExactDedup"),
     "near_dedup": ("mft.data.dedup.near", "NearDedup"),
+    "held_out_dedup": ("mft.data.dedup.held_out", "HeldOutDedup"),
     "decontaminate": ("mft.data.decontamination.step", "Decontaminate"),
     "sample": ("mft.data.filters.sample", "Sample"),
     "cap": ("mft.data.filters.cap", "Cap"),

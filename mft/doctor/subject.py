@@ -1,5 +1,6 @@
 """What a config asks of the machine, as values: the doctor knows nothing of stages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,15 @@ class TrainNeeds:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeNeeds:
+    """A recipe, and the values that the config gives to its parameters. `complete`: none of them is the output of another stage."""
+
+    path: Path
+    parameters: Mapping[str, str]
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """A config that is to run here.
 
@@ -30,7 +40,7 @@ class Subject:
     model: ModelConfig
     beside: Path
     out: Path
-    recipes: tuple[Path, ...]
+    recipes: tuple[RecipeNeeds, ...]
     trains: tuple[TrainNeeds, ...]
     merges: int
     wandb: bool

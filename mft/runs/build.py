@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mft.data.config import load_recipe
 from mft.data.engine.config import Engine
 from mft.data.engine.run import Progress, Report, report_nothing
 from mft.data.pipeline import build
@@ -15,8 +16,8 @@ from mft.errors import ConfigError
 from mft.log import shows_progress, terminal_bar
 
 
-def build_data(recipe: Path, out: Path, overwrite: bool, **options: Any) -> dict[str, Any]:
-    """Build a recipe into a folder; `options` are the fields of `Engine`. Returns the facts.
+def build_data(recipe: Path, out: Path, overwrite: bool, overrides: Sequence[str] = (), **options: Any) -> dict[str, Any]:
+    """Build a recipe, `overrides` (`key.sub=value`) put over it, into a folder; `options` are the fields of `Engine`. Returns the facts.
 
     Raises:
         ConfigError: options that do not go together. MftError: what `mft.data.build` raises.
@@ -25,8 +26,9 @@ def build_data(recipe: Path, out: Path, overwrite: bool, **options: Any) -> dict
         engine = Engine(**options)
     except ValidationError as error:
         raise ConfigError([_named(fault["loc"], fault["msg"]) for fault in error.errors()]) from error
+    config = load_recipe(recipe, overrides, must_exist=True)
     with rows_bar() as report:
-        return build(recipe, out, overwrite=overwrite, engine=engine, report=report).facts
+        return build(config, out, overwrite=overwrite, engine=engine, report=report).facts
 
 
 def _named(place: Sequence[Any], message: str) -> str:

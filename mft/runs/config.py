@@ -26,12 +26,37 @@ class Named(StrictModel):
     name: str = Field(pattern=NAME)
 
 
+class RecipeParameter(StrictModel):
+    """The value of a recipe's parameter: a path, or what an earlier stage has written."""
+
+    path: str | None = Field(None, min_length=1)
+    """A file, folder or glob, relative to this config."""
+
+    stage: str | None = None
+    """Name of an earlier data stage: its output folder."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "RecipeParameter":
+        if (self.path is None) == (self.stage is None):
+            raise ValueError("give one of path and stage: {path: ../src} or {stage: NAME}")
+        return self
+
+
 class DataStage(Named):
     """Build a data set from a recipe."""
 
     kind: Literal["data"]
     recipe: str
     """A recipe file, relative to this config."""
+
+    parameters: dict[str, RecipeParameter] = Field(default_factory=dict)
+    """Values for the recipe's `parameters`: `{tree: {path: ../src}}` or `{rows: {stage: NAME}}`; those that are not named keep the
+    recipe's own."""
+
+    def values(self, beside: Path, out: Path) -> dict[str, str]:
+        """Parameter -> absolute path. `beside`: the config's folder; `out`: that of the stages' outputs."""
+        return {name: ((out / value.stage) if value.stage is not None else beside / str(value.path)).absolute().as_posix()
+                for name, value in self.parameters.items()}
 
 
 class TrainStage(Named):
@@ -110,6 +135,9 @@ class ReportStage(Named):
 AnyEvaluateStage = Annotated[EvaluateStage | BenchmarkStage, Field(discriminator="benchmark")]
 Stage = Annotated[DataStage | TrainStage | MergeStage | QuantizeStage | AnyEvaluateStage | ReleaseStage | ReportStage,
                   Field(discriminator="kind")]
+PARAMETER_KINDS = {"data"}
+"""Kinds of stages whose folder a recipe may read through a parameter."""
+
 NEEDS: dict[str, dict[str, set[str]]] = {"train": {"data": {"data"}, "init_from": {"train", "merge"}}, "merge": {"adapter": {"train"}},
                                          "quantize": {"data": {"data"}}}
 """kind -> key -> kinds that the earlier stage may have which the key names (null: none)."""
@@ -174,6 +202,10 @@ def _misfits(stage: Stage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
     for key, kinds in NEEDS.get(stage.kind, {}).items():
         if getattr(stage, key) is not None:
             yield from _reference(key, getattr(stage, key), kinds, earlier)
+    if isinstance(stage, DataStage):
+        for name, value in stage.parameters.items():
+            if value.stage is not None:
+                yield from _reference(("parameters", name, "stage"), value.stage, PARAMETER_KINDS, earlier)
     if isinstance(stage, MergeStage) and _trains_every_weight(earlier.get(stage.adapter)):
         yield Misfit(("adapter",), f"'{stage.adapter}' trains every weight (adapter.type: full), so there is nothing to merge; its folder "
                                    "holds the whole model")
@@ -217,12 +249,13 @@ def _release_misfits(stage: ReleaseStage, earlier: dict[str, Stage]) -> Iterator
                                  f"{', '.join(allowed) or 'none stands before it'}")
 
 
-def _reference(key: str, name: str, kinds: set[str], earlier: dict[str, Stage]) -> Iterator[Misfit]:
+def _reference(key: str | tuple[str, ...], name: str, kinds: set[str], earlier: dict[str, Stage]) -> Iterator[Misfit]:
     """A misfit if `name` is not an earlier stage of one of these kinds."""
     if name not in earlier or earlier[name].kind not in kinds:
         allowed = [other.name for other in earlier.values() if other.kind in kinds]
-        yield Misfit((key,), f"'{name}' is not an earlier {' or '.join(sorted(kinds))} stage; "
-                             f"allowed: {', '.join(allowed) or 'none stands before it'}")
+        yield Misfit((key,) if isinstance(key, str) else key,
+                     f"'{name}' is not an earlier {' or '.join(sorted(kinds))} stage; "
+                     f"allowed: {', '.join(allowed) or 'none stands before it'}")
 
 
 def _trains_every_weight(stage: Stage | None) -> bool:

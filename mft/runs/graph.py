@@ -5,12 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mft.errors import ConfigError
-from mft.runs.config import NEEDS, BenchmarkStage, EvaluateStage, MergeStage, ProjectConfig, QuantizeStage, ReleaseStage, Stage, TrainStage
+from mft.runs.config import (
+    NEEDS,
+    BenchmarkStage,
+    DataStage,
+    EvaluateStage,
+    MergeStage,
+    ProjectConfig,
+    QuantizeStage,
+    ReleaseStage,
+    Stage,
+    TrainStage,
+)
 
 
 def inputs_of(config: ProjectConfig, stage: Stage) -> list[str]:
     """Names of the earlier stages whose output a stage reads."""
     inputs = [getattr(stage, key) for key in NEEDS.get(stage.kind, {}) if getattr(stage, key) is not None]
+    if isinstance(stage, DataStage):
+        inputs += [value.stage for value in stage.parameters.values() if value.stage is not None]
     if isinstance(stage, EvaluateStage | BenchmarkStage):
         inputs += [name for name in stage.models if name != "base"]
     for name in (stage.name, *inputs):

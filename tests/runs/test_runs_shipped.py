@@ -74,6 +74,7 @@ def what_this_machine_lacks(path, recipe_like):
     config = load_project(path)
     overrides = [f"stages.{stage.name}.recipe={recipe_like(path.parent / stage.recipe)}"
                  for stage in config.stages if isinstance(stage, DataStage)]
+    overrides += [f"stages.{stage.name}.parameters={{}}" for stage in config.stages if isinstance(stage, DataStage) and stage.parameters]
     if config.model.base not in BUILT_IN:
         overrides.append("model.base=tiny-code-llama")
         if tokens := CONTROL.get(config.model.format):
@@ -161,7 +162,7 @@ def test_with_the_real_shape_and_vocabulary_nothing_but_base_and_data_is_replace
     tokenizer, shape = SHAPES[config.model.base]
     shutil.copytree(request.getfixturevalue(tokenizer), tmp_path / "base")
     (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA | shape))
-    overrides = [override for override in what_this_machine_lacks(path, stand_in) if ".recipe=" in override]
+    overrides = [override for override in what_this_machine_lacks(path, stand_in) if ".recipe=" in override or ".parameters=" in override]
     command = ["train", path, "--stage", stage, "--dry-run", f"model.base={tmp_path / 'base'}", *overrides]
     facts = told(capsys, *command, "--out", tmp_path / "out")
     assert facts["dropped"] == {}
@@ -216,7 +217,11 @@ def test_commands_files_stages_and_settings_that_a_header_names_exist(path):
         for option, name in pairwise(arguments):
             if option in ("--stage", "--until", "--from"):
                 assert name in [stage.name for stage in config.stages]
-        load_project(path, [word for word in arguments if re.match(r"[a-z_]+\.[\w.]+=", word)])
+        overrides = [word for word in arguments if re.match(r"[a-z_]+\.[\w.]+=", word)]
+        if arguments[:1] == ["build"]:
+            load_recipe(ROOT / arguments[1], overrides)
+        else:
+            load_project(path, overrides)
     for override in re.findall(r"`([a-z_]+\.[^`\s]+=[^`]+)`", text):
         load_project(path, [override])
     for word in re.findall(r"`([\w/.-]+\.yaml)`", text):

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 
 from mft.config.model import StrictModel
 from mft.data.located import Located
+from mft.data.parameters import escaped
 from mft.data.walk import named_files
 from mft.errors import MftError
 from mft.problems.columns import ProblemColumns
@@ -135,6 +136,6 @@ def path_of(entry: Problems) -> str:
 
 def absolute_problems(step: DecontaminateStep) -> list[object]:
     """The `problems` of a step as they can be given from any folder."""
-    places = [entry if entry == HUMANEVAL else (step.folder.absolute() / path_of(entry)).as_posix() for entry in step.problems]
+    places = [entry if entry == HUMANEVAL else escaped((step.folder.absolute() / path_of(entry)).as_posix()) for entry in step.problems]
     return [{**entry.model_dump(mode="json"), "path": place} if isinstance(entry, ProblemFiles) else place
             for entry, place in zip(step.problems, places, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mft.data.config import RecipeConfig
+from mft.data.config import RecipeConfig, join_rule
 from mft.data.engine.jobs import Job
 from mft.data.engine.map_job import MapJob
 from mft.data.engine.names import Names, final_names
@@ -74,6 +74,7 @@ class Cleaning:
         self._read = {name: ledger.open("read", name) for name in recipe.tasks}
         self._runs = _runs_of(recipe, ledger)
         self._shards: list[ShardRows] = []
+        self._joins = {name for name, task in recipe.tasks.items() if join_rule(task)}   # a task that joins another may be left empty
 
     def run(self, run_jobs: RunJobs, key_bytes: dict[str, int]) -> list[Outline]:
         """The rows that stay, in the order of the recipe; tasks with steps of their own stand behind the others.
@@ -153,7 +154,7 @@ class Cleaning:
                 step.counts.absorb(counts)
                 seen.setdefault(step.number, (step, []))[1].append((one.shard.task, counts["read"], counts["kept"]))
         for _, (step, tasks) in sorted(seen.items()):
-            check_tasks_stay(step.config.type, step.counts, [task for task, read, _ in tasks if read],
+            check_tasks_stay(step.config.type, step.counts, [task for task, read, _ in tasks if read and task not in self._joins],
                              [task for task, _, kept in tasks if kept])
 
     def _judge_groups(self, stage: int, key_bytes: dict[str, int]) -> None:
@@ -170,7 +171,7 @@ class Cleaning:
         keys = [key for one in state for key in self._keys(stage, one)]
         names = _AllNames(state)
         stays = judge_group(step.config, keys, names, step.counts)
-        read, start = [one.shard.task for one in state if len(one.rows)], 0
+        read, start = [one.shard.task for one in state if len(one.rows) and one.shard.task not in self._joins], 0
         for one in state:
             end = start + len(one.rows)
             one.keep(stays[start:end])

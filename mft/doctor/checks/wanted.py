@@ -30,12 +30,12 @@ def wanted_extras(context: Context) -> dict[str, str]:
     if subject is None:
         return {}
     wanted = {"tensorboard": "tracking.tensorboard"} if subject.tensorboard else {}
-    for path in subject.recipes:
+    for needs in subject.recipes:
         try:
-            recipe = load_recipe(path)
+            recipe = load_recipe(needs.path, parameters=needs.parameters)
         except MftError:   # check_recipes says so
             continue
-        wanted.update({extra: f"{path.name}: {why}" for extra, why in _recipe_extras(recipe)})
+        wanted.update({extra: f"{needs.path.name}: {why}" for extra, why in _recipe_extras(recipe)})
     return wanted
 
 
@@ -58,9 +58,10 @@ def check_recipes(context: Context) -> Finding:
     if subject is None or not subject.recipes:
         return skipped("no CONFIG was given" if subject is None else "the config has no data stage")
     findings = []
-    for path in subject.recipes:
-        try:
-            recipe = load_recipe(path, must_exist=True)
+    for needs in subject.recipes:
+        path = needs.path
+        try:   # what another stage is to write cannot be looked for
+            recipe = load_recipe(path, parameters=needs.parameters, must_exist=needs.complete)
         except MftError as error:
             first, *others = str(error).splitlines()
             more = f", and {len(others)} more, which `mft data build {path} --out DIR` lists" if others else ""

@@ -17,7 +17,7 @@ from mft.runs.planning import PlanOptions
 
 
 def _recipe(context: StageContext, stage: DataStage, *, must_exist: bool = True) -> RecipeConfig:
-    return load_recipe(context.beside / stage.recipe, must_exist=must_exist)
+    return load_recipe(context.beside / stage.recipe, parameters=stage.values(context.beside, context.out), must_exist=must_exist)
 
 
 def _data_sources(context: StageContext, stage: DataStage) -> str:

@@ -113,14 +113,14 @@ def _is_mapped(uid: int) -> bool:
 
 
 class Worker:
-    """The socket to a process behind the wall. `first`: a worker that forks this one, in its own wall; else a wall is built."""
+    """The socket to a process behind the wall. Without a `mother` the wall is built, and this is the mother that forks workers in it."""
 
-    def __init__(self, plan: Plan, first: "Worker | None" = None) -> None:
+    def __init__(self, plan: Plan, mother: "Worker | None" = None) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process: subprocess.Popen[bytes] | None = None
         with theirs:
-            if first is not None:
-                first.send({"another": True}, [theirs.fileno()])
+            if mother is not None:
+                mother.send({"another": True}, [theirs.fileno()])
                 return
             self.process = subprocess.Popen(_command(plan, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.PIPE, env=dict(ENVIRONMENT), pass_fds=[theirs.fileno()], cwd="/",

@@ -171,11 +171,12 @@ class _Pool:
 
     def __init__(self, plan: Plan, count: int) -> None:
         self.plan = plan
-        self.workers = [Worker(plan)]
+        self.mother = Worker(plan)
+        self.workers: list[Worker] = []
         try:
-            self.workers[0].wait_ready()
-            self.workers += [Worker(plan, self.workers[0]) for _ in range(count - 1)]
-            for worker in self.workers[1:]:
+            self.mother.wait_ready()
+            self.workers += [Worker(plan, self.mother) for _ in range(count)]
+            for worker in self.workers:
                 worker.wait_ready()
         except BaseException:
             self.close()
@@ -196,7 +197,7 @@ class _Pool:
                     selector.unregister(worker.socket)
                     done = running.pop(worker)
                     report, verdict = worker.receive(), done.verdict()
-                    idle.append(worker if report is not None else self._replaced(worker))
+                    idle.append(worker if report is not None and not report["spent"] else self._replaced(worker))
                     if verdict is not None and verdict["status"] == "inside":
                         waiting.append(replace(done.job, mode="inside", why_inside=verdict["detail"]))
                     else:
@@ -204,8 +205,15 @@ class _Pool:
 
     def _replaced(self, worker: Worker) -> Worker:
         worker.close()
-        fresh = Worker(self.plan)
-        fresh.wait_ready()
+        try:
+            fresh = Worker(self.plan, self.mother)
+            fresh.wait_ready()
+        except (OSError, SandboxError):     # the mother was killed too
+            self.mother.close()
+            self.mother = Worker(self.plan)
+            self.mother.wait_ready()
+            fresh = Worker(self.plan, self.mother)
+            fresh.wait_ready()
         self.workers[self.workers.index(worker)] = fresh
         return fresh
 
@@ -214,7 +222,7 @@ class _Pool:
             self.workers.pop().close()
 
     def close(self) -> None:
-        for worker in reversed(self.workers):
+        for worker in [*self.workers, self.mother]:
             worker.close()
 
 

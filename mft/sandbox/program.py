@@ -20,7 +20,7 @@ class SandboxError(MftError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one program. Judged separately it is two sandboxes, the solution's and the tests'; each has all but the time for itself."""
+    """Bounds of one program. Judged separately, the solution and the tests have all but the time for themselves each."""
 
     timeout_s: float = 3.0
     """From the sandbox's start to the verdict. Time in which the kernel let a program wait for a CPU does not count."""

@@ -92,11 +92,14 @@ def write(file: str, text: str) -> None:
         os.close(descriptor)
 
 
-def drop_capabilities() -> None:
-    """None is left, none can come back: not by exec of a set-uid file either."""
+def drop_capabilities(*, bounding: bool = True) -> None:
+    """None is left, none can come back: not by exec of a set-uid file either.
+
+    `bounding`: what exec may give is emptied as well, in 40 calls. With no_new_privs, exec gives nothing whatever stands there.
+    """
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    for capability in range(LAST_CAPABILITY + 1):
+    for capability in range(LAST_CAPABILITY + 1 if bounding else 0):
         if _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break                                   # the kernel knows no such capability, nor a higher one
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)   # version 3, this process

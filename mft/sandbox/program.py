@@ -1,7 +1,7 @@
 """What is judged, within which limits, and what came out."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 from mft.errors import MftError
 
@@ -12,6 +12,9 @@ Judged = Literal["separate", "inside"]
 """separate: the tests ran in a process of their own and saw nothing but plain values of the solution. inside: in the solution's process."""
 
 MIB = 1024 * 1024
+
+PACKAGES: Final = ("numpy",)
+"""What programs may import besides the standard library, where it is installed."""
 
 
 class SandboxError(MftError):
@@ -45,6 +48,11 @@ class Limits:
             low.append(f"cpu_s={self.cpu_s:g}")
         if low:
             raise SandboxError(f"limits of the sandbox must be above 0: {', '.join(low)}")
+
+    def for_compilers(self) -> "Limits":
+        """These with what a compiler or a virtual machine needs at least."""
+        return replace(self, disk_bytes=max(self.disk_bytes, 512 * MIB), processes=max(self.processes, 256),
+                       open_files=max(self.open_files, 1024))
 
     def cpu_seconds(self, timeout_s: float) -> int:
         """Whole seconds of CPU time that one process has."""

@@ -7,7 +7,7 @@ When it ends, the kernel kills everything that it left. As process 1 it gets no 
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -129,19 +129,19 @@ def family(cell: int) -> list[str]:
     return found
 
 
-def resident_bytes(cell: int) -> int:
-    """Memory that a cell's processes hold together; pages that a fork shares are counted for each."""
+def resident_bytes(pids: Iterable[str]) -> int:
+    """Memory that these processes hold together; pages that a fork shares are counted for each."""
     total = 0
-    for pid in family(cell):
+    for pid in pids:
         with suppress(OSError, IndexError, ValueError):
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     return total
 
 
-def waited_s(cell: int) -> float:
-    """Seconds that a cell's processes stood in the kernel's queue for a CPU."""
+def waited_s(pids: Iterable[str]) -> float:
+    """Seconds that these processes stood in the kernel's queue for a CPU."""
     total = 0
-    for pid in family(cell):
+    for pid in pids:
         with suppress(OSError, IndexError, ValueError):
             total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
     return total / 1e9

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .cell import NOT_BUILT, close_cell, kill_below, open_cell, resident_bytes, waited_s
+from .cell import NOT_BUILT, close_cell, family, kill_below, open_cell, resident_bytes, waited_s
 from .sides import solution_side, tests_side
 
 Sides = Mapping[str, Callable[[int, int], None]]
@@ -127,10 +127,10 @@ def _wait(cells: list[int], output: int, control: socket.socket, deadline: float
                     return "output_limit"
                 if not piece:
                     poll.unregister(output)
-            elif watched and max(map(resident_bytes, cells)) > limits["memory_bytes"]:
+            elif watched and max(resident_bytes(family(cell)) for cell in cells) > limits["memory_bytes"]:
                 return "out_of_memory"
             if left <= 0:
-                waited = min(sum(map(waited_s, cells)), timeout_s * (LONGEST_WAIT - 1))
+                waited = min(sum(waited_s(family(cell)) for cell in cells), timeout_s * (LONGEST_WAIT - 1))
                 if waited <= extended + 0.01:
                     return "timeout"
                 extended = waited

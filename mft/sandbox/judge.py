@@ -18,16 +18,13 @@ from typing import Any, Literal, get_args
 
 from mft.sandbox import isolation as walls
 from mft.sandbox.inner.foreign import LANGUAGES
-from mft.sandbox.isolation import PACKAGES, Isolation, Plan, Worker, make_plan
+from mft.sandbox.isolation import Isolation, Plan, Worker, make_plan
 from mft.sandbox.probe import WALLS, Probe, probe_sandboxes
-from mft.sandbox.program import ExecutionResult, Limits, Program, SandboxError
+from mft.sandbox.program import PACKAGES, ExecutionResult, Limits, Program, SandboxError
 
 logger = logging.getLogger(__name__)
 
 VERDICT_BYTES = 1 << 14
-
-FOREIGN_DISK_BYTES, FOREIGN_PROCESSES, FOREIGN_FILES = 512 << 20, 256, 1024
-"""What a compiler or a virtual machine needs at least; for programs that are not Python, limits below are raised to these."""
 
 Mode = Literal["separate", "inside"]
 
@@ -71,8 +68,9 @@ def choose(isolation: Isolation) -> str:
     Raises:
         SandboxError: none works, with each one's reason.
     """
-    if isolation not in get_args(Isolation):
-        raise SandboxError(f"isolation '{isolation}'; expected auto, bubblewrap, unshare or unsafe")
+    kinds = get_args(Isolation)
+    if isolation not in kinds:
+        raise SandboxError(f"isolation '{isolation}'; expected {', '.join(kinds[:-1])} or {kinds[-1]}")
     if isolation == "unsafe":
         logger.warning("programs run without a sandbox, with the rights of this user: insisted on by isolation 'unsafe'")
         return isolation
@@ -80,7 +78,7 @@ def choose(isolation: Isolation) -> str:
     works = next((probe for probe in tried if probe.works), None)
     if works is None:
         raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in tried)
-                           + "; containers are not used to run programs. Isolation 'unsafe' runs them with the rights of this user")
+                           + ". Isolation 'unsafe' runs them with the rights of this user")
     return works.name
 
 
@@ -116,8 +114,9 @@ class _Job:
         own: dict[str, int | None] = {"cpu_s": limits.cpu_seconds(wall), "address_bytes": limits.memory_bytes}
         if self.foreign:
             wall += limits.build_timeout_s
-            own |= {"cpu_s": limits.cpu_seconds(wall), "address_bytes": None, "disk_bytes": max(limits.disk_bytes, FOREIGN_DISK_BYTES),
-                    "processes": max(limits.processes, FOREIGN_PROCESSES), "open_files": max(limits.open_files, FOREIGN_FILES)}
+            raised = limits.for_compilers()
+            own |= {"cpu_s": limits.cpu_seconds(wall), "address_bytes": None, "disk_bytes": raised.disk_bytes,
+                    "processes": raised.processes, "open_files": raised.open_files}
         return {"mode": "foreign" if self.foreign else self.mode, "timeout_s": wall, "limits": own}
 
     def texts(self, nonce: str) -> list[dict[str, Any]]:
@@ -171,11 +170,13 @@ class _Pool:
 
     def __init__(self, plan: Plan, count: int) -> None:
         self.plan = plan
-        self.workers = [Worker(plan)]
+        self.mother = None if plan.isolation == "container" else Worker(plan)
+        self.workers: list[Worker] = []
         try:
-            self.workers[0].wait_ready()
-            self.workers += [Worker(plan, self.workers[0]) for _ in range(count - 1)]
-            for worker in self.workers[1:]:
+            if self.mother is not None:
+                self.mother.wait_ready()
+            self.workers += [Worker(plan, self.mother) for _ in range(count)]
+            for worker in self.workers:
                 worker.wait_ready()
         except BaseException:
             self.close()
@@ -196,7 +197,9 @@ class _Pool:
                     selector.unregister(worker.socket)
                     done = running.pop(worker)
                     report, verdict = worker.receive(), done.verdict()
-                    idle.append(worker if report is not None else self._replaced(worker))
+                    if report is not None and "refused" in report:
+                        raise SandboxError(f"the sandbox does not go on: {report['refused']}")
+                    idle.append(worker if report is not None and not report["spent"] else self._replaced(worker))
                     if verdict is not None and verdict["status"] == "inside":
                         waiting.append(replace(done.job, mode="inside", why_inside=verdict["detail"]))
                     else:
@@ -204,8 +207,17 @@ class _Pool:
 
     def _replaced(self, worker: Worker) -> Worker:
         worker.close()
-        fresh = Worker(self.plan)
-        fresh.wait_ready()
+        try:
+            fresh = Worker(self.plan, self.mother)
+            fresh.wait_ready()
+        except (OSError, SandboxError):
+            if self.mother is None:
+                raise
+            self.mother.close()             # she was killed too
+            self.mother = Worker(self.plan)
+            self.mother.wait_ready()
+            fresh = Worker(self.plan, self.mother)
+            fresh.wait_ready()
         self.workers[self.workers.index(worker)] = fresh
         return fresh
 
@@ -214,7 +226,7 @@ class _Pool:
             self.workers.pop().close()
 
     def close(self) -> None:
-        for worker in reversed(self.workers):
+        for worker in [*self.workers, *([self.mother] if self.mother else [])]:
             worker.close()
 
 

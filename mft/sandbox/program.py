@@ -1,7 +1,7 @@
 """What is judged, within which limits, and what came out."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 from mft.errors import MftError
 
@@ -13,6 +13,9 @@ Judged = Literal["separate", "inside"]
 
 MIB = 1024 * 1024
 
+PACKAGES: Final = ("numpy",)
+"""What programs may import besides the standard library, where it is installed."""
+
 
 class SandboxError(MftError):
     """No isolation of the kind asked for, or limits that cannot be."""
@@ -20,7 +23,7 @@ class SandboxError(MftError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one program. Judged separately it is two sandboxes, the solution's and the tests'; each has all but the time for itself."""
+    """Bounds of one program. Judged separately, the solution and the tests have all but the time for themselves each."""
 
     timeout_s: float = 3.0
     """From the sandbox's start to the verdict. Time in which the kernel let a program wait for a CPU does not count."""
@@ -45,6 +48,11 @@ class Limits:
             low.append(f"cpu_s={self.cpu_s:g}")
         if low:
             raise SandboxError(f"limits of the sandbox must be above 0: {', '.join(low)}")
+
+    def for_compilers(self) -> "Limits":
+        """These with what a compiler or a virtual machine needs at least."""
+        return replace(self, disk_bytes=max(self.disk_bytes, 512 * MIB), processes=max(self.processes, 256),
+                       open_files=max(self.open_files, 1024))
 
     def cpu_seconds(self, timeout_s: float) -> int:
         """Whole seconds of CPU time that one process has."""

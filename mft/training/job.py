@@ -111,9 +111,10 @@ def job_faults(job: TrainJob, ranks: int) -> list[str]:
     faults = []
     if engine == "none" and ranks > 1:
         faults.append(f"distributed.engine is none, which is one process, but {ranks} were started; set engine: ddp, deepspeed or fsdp")
-    if training.global_batch_rows % (ranks * training.micro_batch_rows):
+    least = 1 if training.micro_batch_rows == "auto" else training.micro_batch_rows
+    if training.global_batch_rows % (ranks * least):
         faults.append(f"training.global_batch_rows is {training.global_batch_rows}, which {ranks} ranks with micro_batch_rows "
-                      f"{training.micro_batch_rows} cannot share; give a multiple of {ranks * training.micro_batch_rows}")
+                      f"{training.micro_batch_rows} cannot share; give a multiple of {ranks * least}")
     if engine == "fsdp" and job.quantization.type != "none":
         faults.append(f"quantization.type is {job.quantization.type} with distributed.engine fsdp: sharded 4-bit weights have been "
                       "reported to be silently wrong (bitsandbytes issue 1945); use ddp or deepspeed, or quantization: {type: none}")
@@ -157,7 +158,7 @@ KERNELS: dict[str, Attention] = {"sdpa": "sdpa", "eager": "eager"}
 
 
 def step_shape(job: TrainJob, base_config: dict[str, Any], *, attention: str, device: Literal["cuda", "cpu"]) -> StepShape:
-    """A micro-batch of the job, as the arithmetic of its memory takes it. `attention`: as transformers names it.
+    """A micro-batch of one row, as the arithmetic of its memory takes it. `attention`: as transformers names it.
 
     Raises:
         ModelError: the base is of a kind whose memory is not known beforehand.
@@ -165,7 +166,7 @@ def step_shape(job: TrainJob, base_config: dict[str, Any], *, attention: str, de
     quantization = job.quantization
     if device == "cpu" and computes_in(quantization.compute_dtype, torch.device("cpu")) == torch.float32:
         quantization = quantization.model_copy(update={"compute_dtype": "fp32"})
-    return StepShape(shape_of(base_config), quantization, job.adapter, job.training.micro_batch_rows * job.model.context,
+    return StepShape(shape_of(base_config), quantization, job.adapter, job.model.context,
                      KERNELS.get(attention, "flash"), device)
 
 

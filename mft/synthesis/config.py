@@ -10,6 +10,7 @@ from mft.config.model import StrictModel
 from mft.data.filters.config import CodeLanguage
 from mft.data.step_registry import Step
 from mft.sandbox.isolation import Isolation
+from mft.synthesis.client.config import ClientConfig
 from mft.synthesis.feedback.config import AgreementStep, CompileStep, DifficultyStep, TestsBiteStep, TestsPassStep
 from mft.synthesis.makers.config import AnswerStep, BacktranslateStep, EvolveStep, MakerStep, TranslateStep, UnitTestsStep
 
@@ -33,6 +34,9 @@ class JudgingConfig(StrictModel):
 
 class SynthesizeOptions(StrictModel):
     """What is made and judged, in which order."""
+
+    client: ClientConfig | None = None
+    """The language model that answers; null where all steps only judge."""
 
     steps: tuple[SynthesisStep, ...] = Field(min_length=1)
     """In this order; each takes the rows that the one before it leaves. A step may stand more than once."""

@@ -12,7 +12,8 @@ import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from mft.data.ledger import Ledger
 from mft.data.step_inputs import problem_hashes
 from mft.errors import CheckFailed, ConfigError, OutputError
 from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_json, write_manifest, write_text
+from mft.synthesis.client.config import EndpointConfig
 from mft.synthesis.client.request import Client
 from mft.synthesis.config import SynthesizeOptions
 from mft.synthesis.feedback.judging import Judging
@@ -60,8 +62,10 @@ class SynthesisResult:
 
 
 def synthesize(seeds: Path, folder: Path, options: SynthesizeOptions, *, client: Client | None = None, overwrite: bool = False,
-               told: Told = tell_nobody) -> SynthesisResult:
+               beside: Path | None = None, told: Told = tell_nobody) -> SynthesisResult:
     """Run the steps over the seeds and write the folder.
+
+    `client` answers in place of the one that the options describe. `beside`: the folder that a relative path of a local model starts from.
 
     A folder that holds the finished synthesis of the same seeds and options is returned as it is. One that was stopped goes on: answers
     come from the client's store, verdicts from a hidden folder beside `folder`. The rows are the same either way.
@@ -71,20 +75,20 @@ def synthesize(seeds: Path, folder: Path, options: SynthesizeOptions, *, client:
         OutputError: `folder` holds something else and `overwrite` is False, or what no synthesis has written.
     """
     folder = Path(os.path.abspath(folder))
-    if options.makers and client is None:
+    if options.makers and client is None and options.client is None:
         raise ConfigError([f"{', '.join(dict.fromkeys(options.makers))}: a language model must answer; say which one: client"])
     job = job_hash(seeds, options)
     _check_replaceable(folder, overwrite)
     if not overwrite and (finished := _finished(folder, job)):
         logger.info("%s: holds this synthesis, finished; nothing to do", folder)
         return finished
-    with work_folder(folder, job) as work:
+    with _opened(folder, options, client, beside) as model, work_folder(folder, job) as work:
         ledger = Ledger("read")
         rows = read_seeds(seeds, options, ledger)
         ledger.close()
-        tools = Tools(Judging(options.judging.isolation, options.judging.workers, work), options.seed, client, told)
+        tools = Tools(Judging(options.judging.isolation, options.judging.workers, work), options.seed, model, told)
         tallies = _run(rows, options, tools)
-        result = _result(folder, ledger, tallies, client)
+        result = _result(folder, ledger, tallies, model)
         with atomic_folder(folder, replace=overwrite) as partial:
             _write(partial, tallies[-1].kept, [gone for tally in tallies for gone in tally.dropped], result, options)
             write_manifest(partial, {"kind": KIND, "job": job, "mft": mft.__version__, "python": platform.python_version(),
@@ -92,6 +96,23 @@ def synthesize(seeds: Path, folder: Path, options: SynthesizeOptions, *, client:
                                      "options": options.model_dump(mode="json"),
                                      **{key: value for key, value in result.to_json().items() if key != "path"}})
     return result
+
+
+@contextmanager
+def _opened(folder: Path, options: SynthesizeOptions, client: Client | None, beside: Path | None) -> Iterator[Client | None]:
+    """The client that is given, or the one of the options; None where no step needs one."""
+    if client is not None or options.client is None or not options.makers:
+        yield client
+        return
+    from mft.synthesis.client.open import open_client
+
+    with open_client(options.client, answers_folder(folder), beside=beside) as opened:
+        yield opened
+
+
+def answers_folder(folder: Path) -> Path:
+    """Where the answers of the synthesis in `folder` are kept: beside it, since they outlive it."""
+    return folder.with_name(f"{folder.name}.answers")
 
 
 def _run(rows: Sequence[Row], options: SynthesizeOptions, tools: Tools) -> list[Tally]:
@@ -144,10 +165,20 @@ def job_hash(seeds: Path, options: SynthesizeOptions) -> str:
     """
     written = options.model_dump(mode="json")
     written["judging"].pop("workers")
+    written["client"] = _deciding(options)
     for step, config in zip(written["steps"], options.steps, strict=True):
         if isinstance(config, DecontaminateStep):
             step["problems"] = problem_hashes(config)["sha256"]
     return sha256_json({"synthesizer": SYNTHESIZER, "seeds": seeds_hash(seeds), "options": written})
+
+
+def _deciding(options: SynthesizeOptions) -> dict[str, Any] | None:
+    """What of the client's config can change an answer; not where servers are, nor how fast or how dear they may be."""
+    if options.client is None or not options.makers:
+        return None
+    if isinstance(options.client, EndpointConfig):
+        return options.client.model_dump(mode="json", include={"type", "model", "omit", "seed", "extra"})
+    return options.client.model_dump(mode="json")
 
 
 def _check_replaceable(folder: Path, overwrite: bool) -> None:

@@ -63,8 +63,8 @@ class EvolveStep(Maker):
     min_characters: int = Field(30, ge=0)
     """A shorter evolution is dropped as `too_short`."""
 
-    most_similar: float = Field(0.95, gt=0, le=1)
-    """Share of its words that an evolution may have in common with its parent, in order; from it on it is dropped as `copied`."""
+    min_new_words: int = Field(5, ge=0)
+    """An evolution that adds fewer words to those of its parent is dropped as `copied`. A Han letter counts as a word."""
 
     @model_validator(mode="after")
     def _once(self) -> "EvolveStep":

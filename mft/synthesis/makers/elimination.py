@@ -38,16 +38,17 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+", text.lower())
 
 
-def copied(text: str, parent: str, most_similar: float) -> str:
-    """`unchanged`: the same words in the same order; `copied`: nearly so.
+def copied(text: str, parent: str, min_new_words: int) -> str:
+    """`unchanged`: the same words in the same order; `copied`: fewer new ones among them than asked for.
 
-    >>> copied("Sort a list.", "sort a list", 0.95), copied("Sort a list of at most ten names.", "Sort a list.", 0.95)
-    ('unchanged', '')
+    >>> copied("Sort it.", "sort it", 3), copied("Now sort it.", "Sort it.", 3), copied("Sort at most ten names.", "Sort.", 3)
+    ('unchanged', 'copied', '')
     """
     new, old = words_of(text), words_of(parent)
     if new == old:
         return "unchanged"
-    return "copied" if SequenceMatcher(None, old, new, autojunk=False).ratio() >= most_similar else ""
+    same = sum(block.size for block in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks())
+    return "copied" if len(new) - same < min_new_words else ""
 
 
 def leaked(text: str, template: str) -> str:

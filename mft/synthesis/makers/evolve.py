@@ -72,6 +72,6 @@ def _language(row: Row, config: EvolveStep) -> ProseLanguage:
 def _fault(child: Row, parent: Row, language: ProseLanguage, operation: Operation, config: EvolveStep) -> str:
     template = EVOLVE[language] + HOW[language][operation]
     return first_of(refused(child.instruction), leaked(child.instruction, template),
-                    copied(child.instruction, parent.instruction, config.most_similar),
+                    copied(child.instruction, parent.instruction, config.min_new_words),
                     "too_short" if len(child.instruction) < config.min_characters else "",
                     "" if child.natural_language == language else "other_language")

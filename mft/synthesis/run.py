@@ -89,6 +89,7 @@ def synthesize(seeds: Path, folder: Path, options: SynthesizeOptions, *, client:
         tools = Tools(Judging(options.judging.isolation, options.judging.workers, work), options.seed, model, told)
         tallies = _run(rows, options, tools)
         result = _result(folder, ledger, tallies, model)
+        _tell_unanswered(result)
         with atomic_folder(folder, replace=overwrite) as partial:
             _write(partial, tallies[-1].kept, [gone for tally in tallies for gone in tally.dropped], result, options)
             write_manifest(partial, {"kind": KIND, "job": job, "mft": mft.__version__, "python": platform.python_version(),
@@ -140,6 +141,14 @@ def _result(folder: Path, read: Ledger, tallies: Sequence[Tally], client: Client
     ledger = getattr(client, "ledger", None)
     written = ledger.to_json() if ledger is not None else {}
     return SynthesisResult(folder, made, kept, dict(sorted(dropped.items())), funnel, written)
+
+
+def _tell_unanswered(result: SynthesisResult) -> None:
+    """Rows that went for want of an answer can be had by another run."""
+    missing = {reason: count for reason, count in result.dropped.items() if reason.startswith("unanswered_")}
+    if missing:
+        logger.warning("%d rows were dropped without an answer (%s); when the cause is gone, run it once more with --overwrite: answers "
+                       "that are there are not asked again", sum(missing.values()), ", ".join(f"{key} {n}" for key, n in missing.items()))
 
 
 def _write(folder: Path, kept: Iterable[Row], dropped: Iterable[Dropped], result: SynthesisResult, options: SynthesizeOptions) -> None:

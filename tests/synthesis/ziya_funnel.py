@@ -32,7 +32,7 @@ REASONS = {
     "duplicate": ("exact_dedup", "duplicate"), "contaminated": ("decontaminate", "contaminated_substring")}
 """Where each fate but `good` must end, and by which reason."""
 
-STRONG = ("603", "604", "609", "610", "619", "620", "625", "629", "632", "634", "655", "659")
+STRONG = ("603", "604", "619", "625", "629", "632", "634", "655")
 """Problems of MBPP whose three tests notice most mutants of their solution."""
 WEAK = ("101", "113", "150", "159")
 """Problems whose three tests notice fewer than half of the mutants, which is a fact of MBPP."""

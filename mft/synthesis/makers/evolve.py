@@ -71,7 +71,7 @@ def _language(row: Row, config: EvolveStep) -> ProseLanguage:
 
 def _fault(child: Row, parent: Row, language: ProseLanguage, operation: Operation, config: EvolveStep) -> str:
     template = EVOLVE[language] + HOW[language][operation]
-    return first_of(refused(child.instruction), leaked(child.instruction, template),
-                    copied(child.instruction, parent.instruction, config.min_new_words),
-                    "too_short" if len(child.instruction) < config.min_characters else "",
+    change = copied(child.instruction, parent.instruction, config.min_new_words)
+    return first_of(refused(child.instruction), leaked(child.instruction, template), change if change == "unchanged" else "",
+                    "too_short" if len(child.instruction) < config.min_characters else "", change,
                     "" if child.natural_language == language else "other_language")

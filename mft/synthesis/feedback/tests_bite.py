@@ -21,14 +21,15 @@ def tests_bite(rows: Sequence[Row], config: TestsBiteStep, tools: Tools) -> Tall
     tally = Tally(config.type, rows)
     left = testable(rows, config, tally, static_fault)
     for reason, broken in (("passes_empty_body", lambda code: [empty_bodies(code)]), ("passes_constant_body", constant_bodies)):
-        passed = _passed(left, broken, config, tools)
+        passed = _passed(left, broken, config.timeout_s, tools, again=True)
         for row, number in zip(left, passed, strict=True):
             if number:
                 tally.drop(row, reason)
         left = [row for row, number in zip(left, passed, strict=True) if not number]
     sources = {row.id: [mutant.source for mutant in mutants_of(row.code, config.mutants)] for row in left}
     by_code = {row.code: sources[row.id] for row in left}
-    for row, survivors in zip(left, _passed(left, lambda code: by_code[code], config, tools), strict=True):
+    passed = _passed(left, lambda code: by_code[code], config.mutant_timeout_s, tools, again=False)
+    for row, survivors in zip(left, passed, strict=True):
         number = len(sources[row.id])
         killed = number - survivors
         if number and killed < config.min_killed * number:
@@ -47,7 +48,7 @@ def static_fault(row: Row) -> str:
     return "constant_assertions" if all(map(is_constant, assertions)) else ""
 
 
-def _passed(rows: Sequence[Row], broken: Callable[[str], list[str]], config: TestsBiteStep, tools: Tools) -> list[int]:
+def _passed(rows: Sequence[Row], broken: Callable[[str], list[str]], timeout_s: float, tools: Tools, *, again: bool) -> list[int]:
     """For each row, how many of the broken versions of its solution its tests pass."""
     programs, owners = [], []
     for place, row in enumerate(rows):
@@ -55,8 +56,8 @@ def _passed(rows: Sequence[Row], broken: Callable[[str], list[str]], config: Tes
         for source in broken(row.code):
             programs.append(suite.program(source))
             owners.append(place)
-    verdicts = tools.judging.verdicts(programs, limits=limits_of(config.mutant_timeout_s), again=False,
-                                      told=lambda done, total: tools.told(config.type, done, total))
+    verdicts = tools.judging.verdicts(programs, limits=limits_of(timeout_s), again=again,
+                                      told=lambda done, total: tools.told("tests_bite", done, total))
     counts = [0] * len(rows)
     for owner, verdict in zip(owners, verdicts, strict=True):
         counts[owner] += verdict.passed

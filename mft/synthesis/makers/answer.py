@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mft.conversation import Message
-from mft.synthesis.makers.config import AnswerStep
+from mft.synthesis.makers.config import AnswerStep, ProseLanguage
 from mft.synthesis.makers.elimination import refused
 from mft.synthesis.makers.wording import ANSWER, NAMES, filled
 from mft.synthesis.row import Row, Solution, solution_of
@@ -38,7 +38,7 @@ def answer(rows: Sequence[Row], config: AnswerStep, tools: Tools) -> Tally:
 
 
 def _chat(row: Row) -> list[Message]:
-    language = "zh" if row.natural_language == "zh" else "en"
+    language: ProseLanguage = "zh" if row.natural_language == "zh" else "en"
     return [Message("system", filled(ANSWER[language], language=NAMES.get(row.language, row.language))), Message("user", row.instruction)]
 
 

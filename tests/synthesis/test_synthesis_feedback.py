@@ -101,6 +101,38 @@ def test_a_solution_that_ends_the_process_or_lies_does_not_pass():
     assert reasons(tally) == {"0": "tests_fail", "1": "tests_fail", "2": "tests_fail"}
 
 
+ORDINARY = {
+    "a class": ("class Stack:\n    def __init__(self):\n        self.items = []\n    def push(self, x):\n        self.items.append(x)\n"
+                "    def __len__(self):\n        return len(self.items)\n",
+                "from solution import Stack\ns = Stack()\ns.push(1)\nassert len(s) == 1\nassert isinstance(s, Stack)\n", "inside"),
+    "an exception of its own": ("class BadAge(ValueError):\n    pass\n\ndef check_age(age):\n    if age < 0:\n        raise BadAge(age)\n"
+                                "    return age\n",
+                                "from solution import check_age, BadAge\ntry:\n    check_age(-1)\n    assert False\nexcept BadAge:\n"
+                                "    pass\nassert check_age(3) == 3\n", "inside"),
+    "a constant": ("LIMIT = 3\n\ndef over(x):\n    return x > LIMIT\n",
+                   "from solution import over, LIMIT\nassert over(LIMIT + 1)\nassert not over(LIMIT)\n", "inside"),
+    "what is printed": ("def hello(name):\n    print('hi', name)\n",
+                        "import io, contextlib\nfrom solution import hello\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n"
+                        "    hello('a')\nassert out.getvalue() == 'hi a\\n'\n", "inside"),
+    "a built-in exception": ("def half(x):\n    if x % 2:\n        raise ValueError('odd')\n    return x // 2\n",
+                             "import unittest\nimport solution\n\nclass TestHalf(unittest.TestCase):\n    def test_odd(self):\n"
+                             "        with self.assertRaises(ValueError):\n            solution.half(3)\n    def test_even(self):\n"
+                             "        self.assertEqual(solution.half(4), 2)\n\nif __name__ == '__main__':\n    unittest.main()\n",
+                             "separate"),
+    "a generator": ("def evens(n):\n    for i in range(0, n, 2):\n        yield i\n",
+                    "from solution import evens\nassert list(evens(5)) == [0, 2, 4]\n", "separate"),
+    "a callback": ("def each(f, xs):\n    return [f(x) for x in xs]\n",
+                   "from solution import each\nassert each(lambda x: x + 1, [1, 2]) == [2, 3]\n", "separate"),
+}
+
+
+def test_ordinary_suites_pass_and_say_where_they_were_judged():
+    rows = [row_of(name, answer=fenced(code, "python"), tests=tests) for name, (code, tests, _) in ORDINARY.items()]
+    tally = run_tests(rows, TestsPassStep(type="tests_pass", runs=1), tools_of())
+    assert reasons(tally) == {}
+    assert {row.id: row.measured["judged"] for row in tally.kept} == {name: mode for name, (_, _, mode) in ORDINARY.items()}
+
+
 def test_agreement_chooses_what_most_samples_say():
     rows = [samples("vote", "return x * 9", "return x + 1", "return 1 + x"), samples("apart", "return 1", "return 2", "return 3"),
             samples("one", "return 1"), samples("raises", "raise ValueError", "return 1 / 0", "raise ValueError('no')"),

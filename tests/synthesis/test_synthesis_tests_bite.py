@@ -47,7 +47,8 @@ SUITES = {
     "asks for a type alone": ("from solution import clamp\n\ndef test_type():\n    assert type(clamp(5, 0, 10)) is int\n",
                               "passes_constant_body"),
     "asks for one case": ("from solution import clamp\n\ndef test_one():\n    assert clamp(50, 0, 10) == 10\n", "passes_mutants"),
-    "needs pytest": ("import pytest\nfrom solution import clamp\n\ndef test_x():\n    assert clamp(1, 0, 10) == 1\n", "tests_need_packages"),
+    "needs pytest": ("import pytest\nfrom solution import clamp\n\ndef test_x():\n    assert clamp(1, 0, 10) == 1\n",
+                     "tests_need_packages"),
     "takes fixtures": ("from solution import clamp\n\ndef test_x(tmp_path):\n    assert clamp(1, 0, 10) == 1\n", "tests_need_fixtures"),
     "does not parse": ("from solution import clamp\n\ndef test_x(:\n    assert clamp(1, 0, 10) == 1\n", "tests_do_not_parse"),
 }

@@ -11,7 +11,7 @@ from mft.sandbox.program import Program
 from mft.synthesis.feedback.config import AgreementStep
 from mft.synthesis.feedback.judging import Verdict
 from mft.synthesis.feedback.running import limits_of, testable
-from mft.synthesis.feedback.suites import read_suite
+from mft.synthesis.feedback.suites import defined_in, read_suite
 from mft.synthesis.row import Row
 from mft.synthesis.tally import Tally
 from mft.synthesis.tools import Tools
@@ -65,9 +65,9 @@ def calls_in(tests: str, solution: str) -> list[str]:
     >>> calls_in("def test_f():\\n    assert f(1, b=[2]) == 3\\n    x = 1\\n    assert f(x) == 3", "def f(a, b=0): ...")
     ['f(1, b=[2])']
     """
-    suite = read_suite(tests, solution)
+    suite, functions = read_suite(tests, solution), defined_in(solution).functions
     found = [ast.unparse(node) for node in ast.walk(suite.tree)
-             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in suite.uses
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions
              and all(map(_is_literal, [*node.args, *(keyword.value for keyword in node.keywords)]))]
     return list(dict.fromkeys(found))[:MOST_CALLS]
 

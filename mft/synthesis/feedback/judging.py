@@ -8,7 +8,7 @@ from typing import Final
 from mft.files import sha256_json
 from mft.journal import Journal
 from mft.sandbox.isolation import Isolation
-from mft.sandbox.judge import judge
+from mft.sandbox.judge import Mode, judge
 from mft.sandbox.program import Limits, Program
 
 VERDICTS: Final = "verdicts.jsonl"
@@ -40,23 +40,31 @@ class Judging:
         rows = self._journal.rows if self._journal else []
         self._known = {row["program"]: Verdict(row["status"], row["detail"]) for row in rows}
 
-    def verdicts(self, programs: Sequence[Program], *, limits: Limits | None = None, again: bool = True, run: int = 0,
-                 told: Callable[[int, int], None] | None = None) -> list[Verdict]:
+    def verdicts(self, programs: Sequence[Program], *, modes: Sequence[Mode] | None = None, limits: Limits | None = None,
+                 again: bool = True, run: int = 0, told: Callable[[int, int], None] | None = None) -> list[Verdict]:
         """One verdict a program, in their order. Equal programs are judged once, in each `run`.
 
-        `again`: a program that ran out of time is run once more, alone, before that counts.
+        `modes`: where the tests of each run, by default in a process of their own. `again`: a program that ran out of time is run once
+        more, alone, before that counts.
         """
         limits = limits or Limits()
-        hashes = [sha256_json([asdict(program) | {"id": ""}, asdict(limits), self.isolation, run]) for program in programs]
-        waiting = {name: program for name, program in zip(hashes, programs, strict=True) if name not in self._known}
-        names = list(waiting)
-        for start in range(0, len(names), BATCH):
-            batch = [replace(waiting[name], id=name) for name in names[start:start + BATCH]]
-            results = judge(batch, limits=limits, workers=self.workers, isolation=self.isolation, again=again)
-            for number, result in enumerate(results, start + 1):
-                self._remember(result.id, Verdict(result.status, result.detail))
-                if told:
-                    told(number, len(names))
+        modes = modes or ["separate"] * len(programs)
+        hashes = [sha256_json([asdict(program) | {"id": ""}, mode, asdict(limits), self.isolation, run])
+                  for program, mode in zip(programs, modes, strict=True)]
+        waiting: dict[Mode, dict[str, Program]] = {"separate": {}, "inside": {}}
+        for name, program, mode in zip(hashes, programs, modes, strict=True):
+            if name not in self._known:
+                waiting[mode][name] = replace(program, id=name)
+        done, total = 0, sum(map(len, waiting.values()))
+        for mode, group in waiting.items():
+            queue = list(group.values())
+            for start in range(0, len(queue), BATCH):
+                for result in judge(queue[start:start + BATCH], limits=limits, workers=self.workers, isolation=self.isolation, mode=mode,
+                                    again=again):
+                    self._remember(result.id, Verdict(result.status, result.detail))
+                    done += 1
+                    if told:
+                        told(done, total)
         return [self._known[name] for name in hashes]
 
     def _remember(self, name: str, verdict: Verdict) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mft.sandbox.isolation import PACKAGES
+from mft.sandbox.judge import Mode
 from mft.sandbox.program import Program
 
 CASE_RUNNER: Final = '''
@@ -18,6 +19,10 @@ def _mft_run_case(case):
     assert result.testsRun and result.wasSuccessful(), f"{len(result.failures)} failed, {len(result.errors)} ended by an exception"
 '''
 """For suites of `unittest`."""
+
+
+OF_A_PROCESS: Final = frozenset({"redirect_stdout", "redirect_stderr", "stdout", "stderr", "stdin", "patch", "Mock", "MagicMock"})
+"""Names by which tests reach for what is a solution's process's own."""
 
 
 class SuiteFault(Exception):
@@ -50,6 +55,9 @@ class Suite:
     call: str
     uses: tuple[str, ...]
     tree: ast.Module
+    mode: Mode
+    """`separate`: the tests call functions and see plain values, so they run in a process of their own. `inside`: they use classes or
+    variables of the solution, or what it prints, which is there only in its own process: hardened, and easier to cheat."""
 
     def program(self, solution: str, name: str = "") -> Program:
         """The program that the sandbox judges."""
@@ -105,10 +113,13 @@ def read_suite(tests: str, solution: str) -> Suite:
     if not used:
         raise SuiteFault("tests_ignore_solution")
     calls, has_case = _calls(tree)
+    needs_inside = any((isinstance(node, ast.Name) and node.id in defined.classes | defined.others | OF_A_PROCESS)
+                       or (isinstance(node, ast.Attribute) and node.attr in OF_A_PROCESS) for node in ast.walk(tree))
     text = ast.unparse(tree) + ("\n" + CASE_RUNNER if has_case else "")
     called = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
               and node.func.id in defined.callables]
-    return Suite(text, "\n".join(calls), tuple(dict.fromkeys([*called, *used])), tree)
+    return Suite(text, "\n".join(calls), tuple(dict.fromkeys([*called, *used])), tree,
+                 "inside" if needs_inside else "separate")
 
 
 class _Aliases(ast.NodeTransformer):

@@ -50,13 +50,14 @@ def static_fault(row: Row) -> str:
 
 def _passed(rows: Sequence[Row], broken: Callable[[str], list[str]], timeout_s: float, tools: Tools, *, again: bool) -> list[int]:
     """For each row, how many of the broken versions of its solution its tests pass."""
-    programs, owners = [], []
+    programs, modes, owners = [], [], []
     for place, row in enumerate(rows):
         suite = read_suite(row.tests, row.code)
         for source in broken(row.code):
             programs.append(suite.program(source))
+            modes.append(suite.mode)
             owners.append(place)
-    verdicts = tools.judging.verdicts(programs, limits=limits_of(timeout_s), again=again,
+    verdicts = tools.judging.verdicts(programs, modes=modes, limits=limits_of(timeout_s), again=again,
                                       told=lambda done, total: tools.told("tests_bite", done, total))
     counts = [0] * len(rows)
     for owner, verdict in zip(owners, verdicts, strict=True):

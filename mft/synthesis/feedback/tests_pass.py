@@ -13,7 +13,8 @@ from mft.synthesis.tools import Tools
 
 def tests_pass(rows: Sequence[Row], config: TestsPassStep, tools: Tools) -> Tally:
     """Drops: those of `testable`; `tests_fail`, `tests_time_out`, `tests_unstable` (a solution passed once and failed once), where no
-    solution of a row passes. Measures `pass_share`: solutions that pass every run, of all that the model was asked for."""
+    solution of a row passes. Measures `pass_share`: solutions that pass every run, of all that the model was asked for,
+    and `judged`: `separate` or `inside` (`Suite.mode`)."""
     tally = Tally(config.type, rows)
     ready = testable(rows, config, tally, lambda row: "")
     pairs = [(row, solution) for row in ready for solution in row.solutions]
@@ -28,7 +29,8 @@ def tests_pass(rows: Sequence[Row], config: TestsPassStep, tools: Tools) -> Tall
             continue
         samples = row.measured.get("samples", len(row.solutions))
         tally.noted["solutions_dropped"] += len(row.solutions) - len(passing)
-        tally.keep(replace(row, solutions=passing).measure(pass_share=round(len(passing) / max(samples, len(row.solutions)), 4)))
+        share = round(len(passing) / max(samples, len(row.solutions)), 4)
+        tally.keep(replace(row, solutions=passing).measure(pass_share=share, judged=read_suite(row.tests, passing[0].code).mode))
     tally.noted += type(tally.noted)()      # drops counts of 0
     return tally
 
@@ -36,16 +38,17 @@ def tests_pass(rows: Sequence[Row], config: TestsPassStep, tools: Tools) -> Tall
 def _outcomes(pairs: Sequence[tuple[Row, Solution]], config: TestsPassStep, tools: Tools) -> list[str]:
     """`passed` or the reason of each pair. A run is made of what has passed the runs before it."""
     outcomes = [""] * len(pairs)
-    programs = {}
+    suites = {}
     for place, (row, solution) in enumerate(pairs):
         try:
-            programs[place] = read_suite(row.tests, solution.code).program(solution.code)
+            suites[place] = read_suite(row.tests, solution.code)
         except SuiteFault as fault:
             outcomes[place] = fault.reason
     for run in range(config.runs):
-        places = [place for place in programs if outcomes[place] in ("", "passed")]
-        verdicts = tools.judging.verdicts([programs[place] for place in places], limits=limits_of(config.timeout_s), run=run,
-                                          told=lambda done, total: tools.told(config.type, done, total))
+        places = [place for place in suites if outcomes[place] in ("", "passed")]
+        programs = [suites[place].program(pairs[place][1].code) for place in places]
+        verdicts = tools.judging.verdicts(programs, modes=[suites[place].mode for place in places], limits=limits_of(config.timeout_s),
+                                          run=run, told=lambda done, total: tools.told(config.type, done, total))
         for place, verdict in zip(places, verdicts, strict=True):
             if verdict.passed:
                 outcomes[place] = "passed"

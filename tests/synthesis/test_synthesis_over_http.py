@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,3 +147,18 @@ def test_every_shipped_synthesis_loads(path: Path):
     from mft.synthesis.config import load_options
 
     assert load_options(path).makers
+
+
+def test_the_readme_names_every_step_every_option_and_every_reason():
+    from mft.synthesis.feedback import config as feedback
+    from mft.synthesis.makers import config as makers
+
+    text = (ROOT / "data_recipes" / "synthesis" / "README.md").read_text(encoding="utf-8")
+    models = [*makers.MakerStep.__args__, *feedback.FeedbackStep.__args__]
+    names = {name for model in models for name in model.model_fields} - {"type"}
+    types = {model.model_fields["type"].annotation.__args__[0] for model in models}
+    assert {name for name in names | types if f"`{name}`" not in text} == set()
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mft" / "synthesis").rglob("*.py") if "client" not in path.parts)
+    said = set(re.findall(r'"((?:tests|passes|no|too|not|code|answer|samples|unanswered)_[a-z_]+)"', sources))
+    other = {"not_translated", "not_tested"}      # notes of rows that are kept
+    assert {reason for reason in said - other if f"`{reason}`" not in text} == set()

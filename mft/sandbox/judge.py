@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, Literal, get_args
 
 from mft.sandbox import isolation as walls
-from mft.sandbox.inner.foreign import LANGUAGES
+from mft.sandbox.inner.foreign import BUILDS, LANGUAGES
 from mft.sandbox.isolation import Isolation, Plan, Worker, make_plan
 from mft.sandbox.probe import WALLS, Probe, probe_sandboxes
 from mft.sandbox.program import PACKAGES, ExecutionResult, Limits, Program, SandboxError
@@ -30,8 +30,9 @@ Mode = Literal["separate", "inside"]
 
 
 def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers: int | None = None, isolation: Isolation = "auto",
-          mode: Mode = "separate") -> Iterator[ExecutionResult]:
-    """Verdicts in the order in which they are ready. Programs that ran out of time are run again, one by one, when all others are done.
+          mode: Mode = "separate", again: bool = True) -> Iterator[ExecutionResult]:
+    """Verdicts in the order in which they are ready. Programs that ran out of time are run again, one by one, when all others are done,
+    unless `again` is False.
 
     Raises:
         SandboxError: this machine has no isolation of the kind asked for.
@@ -41,16 +42,18 @@ def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers:
     limits = limits or Limits()
     preload = [name for name in PACKAGES if any(name in program.solution or name in program.tests for program in programs)]
     plan = make_plan(choose(isolation), limits, preload=preload, languages={program.language for program in programs})
-    unknown = sorted({program.language for program in programs} - {"python", *LANGUAGES})
+    unknown = sorted({program.language for program in programs if not program.build_only} - {"python", *LANGUAGES}
+                     | {program.language for program in programs if program.build_only} - BUILDS.keys())
     if unknown:
-        raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}")
+        raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}; "
+                           f"what can be built alone: {', '.join(BUILDS)}")
     jobs = [_Job(program, mode if program.language == "python" else "inside", limits,
                  "" if program.language == "python" else f"its tests are part of the {program.language} program") for program in programs]
     pool = _Pool(plan, max(1, min(workers or len(os.sched_getaffinity(0)), len(jobs))))
     try:
         late = []
         for job, result in pool.run(jobs):
-            if result.status == "timeout":
+            if again and result.status == "timeout":
                 late.append(job)
             else:
                 yield result
@@ -123,7 +126,8 @@ class _Job:
         """What each side reads, the one with the verdict last."""
         program, limits = self.program, self.limits
         if self.foreign:
-            return [{"language": program.language, "solution": program.solution, "nonce": nonce, "timeout_s": self.timeout_s,
+            return [{"language": program.language, "solution": program.solution, "build_only": program.build_only,
+                     "nonce": nonce, "timeout_s": self.timeout_s,
                      "build_timeout_s": limits.build_timeout_s, "output_bytes": limits.output_bytes, "memory_bytes": limits.memory_bytes}]
         tests = {"tests": program.tests, "call": program.call, "entry_point": program.entry_point, "nonce": nonce}
         if self.mode == "separate":

@@ -78,6 +78,8 @@ class Program:
     language: str = "python"
     timeout_s: float | None = None
     """In place of the limits' own."""
+    build_only: bool = False
+    """Of a language that is not Python: compiled and not run; it has passed where its compiler takes it."""
 
 
 @dataclass(frozen=True, slots=True)

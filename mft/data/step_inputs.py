@@ -5,7 +5,7 @@ from typing import Any
 
 from mft.data.config import RecipeConfig
 from mft.data.decontamination.config import DecontaminateStep, absolute_problems, path_of, problem_files
-from mft.files import hash_file, sha256_json
+from mft.hashes import hash_file, sha256_json
 
 
 def step_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mft.errors import ModelError
-from mft.files import MANIFEST, atomic_folder, hash_file, locked, read_json, sha256_json, write_json, write_manifest, write_text
+from mft.files import MANIFEST, atomic_folder, locked, read_json, write_json, write_manifest, write_text
+from mft.hashes import hash_file, sha256_json
 from mft.modeling.base import read_model_config
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from mft import __version__
 from mft.data.engine.work import sweep_work, work_folder
 from mft.errors import CheckFailed, OutputError
-from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_json, write_manifest
+from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, write_json, write_manifest
 from mft.formats.base import PromptFormat
+from mft.hashes import sha256_json
 from mft.quantization.calibration import CalibrationSet
 from mft.quantization.config import CALIBRATED, AwqJob, GgufJob, GptqJob, Int8Job, Job, NearestJob, Nf4Job, settings_of
 from mft.quantization.folder import write_companions, write_configs

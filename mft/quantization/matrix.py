@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mft.errors import CheckFailed, ConfigError, MftError, ModelError, OutputError
-from mft.files import claim_folder, read_json, sha256_json, write_json, write_text
+from mft.files import claim_folder, read_json, write_json, write_text
+from mft.hashes import sha256_json
 from mft.modeling.base import read_model_config
 from mft.modeling.shape import Shape, shape_of
 from mft.quantization.calibration import choose, text_windows

@@ -9,7 +9,8 @@ from typing import Any
 
 from mft import __version__, formats
 from mft.errors import CheckFailed, DataError, FormatError, OutputError
-from mft.files import JOB, MANIFEST, SUMS, atomic_folder, folder_hashes, hash_file, listed_files, write_json, write_manifest
+from mft.files import JOB, MANIFEST, SUMS, atomic_folder, folder_hashes, listed_files, write_json, write_manifest
+from mft.hashes import hash_file
 from mft.reading import read_object
 from mft.release.card import CARD, base_name, write_card
 from mft.release.records import ADAPTER, CONFIG, FACTS, RUN, RunRecords, read_model_records, read_run_records

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mft.errors import CheckFailed, OutputError
-from mft.files import MANIFEST, hash_file, read_json, sha256_of, write_json
+from mft.files import MANIFEST, read_json, write_json
+from mft.hashes import hash_file, sha256_of
 from mft.release.card import CARD
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mft.errors import ConfigError, DataError, MftError, ModelError
-from mft.files import sha256_json
+from mft.hashes import sha256_json
 from mft.runs.config import Stage
 from mft.runs.finished import check_files, differences, lost_files, read_finished, was_begun
 from mft.runs.forecast import Forecast, total, unknown

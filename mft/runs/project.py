@@ -12,7 +12,8 @@ from typing import Any
 
 from mft import __version__
 from mft.errors import CheckFailed, Interrupted
-from mft.files import sha256_json, write_json
+from mft.files import write_json
+from mft.hashes import sha256_json
 from mft.runs.claim import RUN, claimed
 from mft.runs.config import ProjectConfig, Stage, TrainStage
 from mft.runs.finished import (

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mft.files import read_json, sha256_of, write_json
+from mft.files import read_json, write_json
+from mft.hashes import sha256_of
 
 STAMPS = "hashes.json"
 

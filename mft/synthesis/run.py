@@ -24,7 +24,8 @@ from mft.data.engine.work import work_folder
 from mft.data.ledger import Ledger
 from mft.data.step_inputs import problem_hashes
 from mft.errors import CheckFailed, ConfigError, OutputError
-from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_json, write_manifest, write_text
+from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, write_json, write_manifest, write_text
+from mft.hashes import sha256_json
 from mft.synthesis.client.config import EndpointConfig
 from mft.synthesis.client.request import Client
 from mft.synthesis.config import SynthesizeOptions

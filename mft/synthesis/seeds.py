@@ -14,7 +14,8 @@ from mft.data.readers.conversations import read_conversations
 from mft.data.readers.csv import CsvOptions
 from mft.data.readers.files import kind_of, place_of, read_file
 from mft.errors import DataError
-from mft.files import MANIFEST, hash_file, sha256_json
+from mft.files import MANIFEST
+from mft.hashes import hash_file, sha256_json
 from mft.synthesis.code import LANGUAGES, code_of, language_of_code
 from mft.synthesis.config import SynthesizeOptions
 from mft.synthesis.row import Lineage, Row, Solution, solution_of

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from mft.errors import ConfigError, DataError
-from mft.files import hash_file, sha256_json, sha256_of
+from mft.hashes import hash_file, sha256_json, sha256_of
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
 from mft.modeling.compute import computes_in

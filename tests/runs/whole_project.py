@@ -11,7 +11,8 @@ from pathlib import Path
 
 from training.test_training_resume import RECIPE
 
-from mft.files import hash_file, read_json
+from mft.files import read_json
+from mft.hashes import hash_file
 
 CONFIG = """
 name: whole

@@ -7,7 +7,8 @@ from mft.data.pipeline import read_built
 from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
 from mft.evaluation.samples import SampleGeneration, generate_samples, pick_exercises
-from mft.files import MANIFEST, atomic_folder, read_json, sha256_json, write_json
+from mft.files import MANIFEST, atomic_folder, read_json, write_json
+from mft.hashes import sha256_json
 from mft.modeling.base import read_model_config
 from mft.modeling.config import QuantizationConfig
 from mft.runs.benchmark_stage import RESULT, exam_of, run_benchmark

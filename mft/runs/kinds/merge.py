@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from mft.files import MANIFEST, read_json, sha256_json
+from mft.files import MANIFEST, read_json
+from mft.hashes import sha256_json
 from mft.merging.config import MergeOptions
 from mft.merging.merge import DISTANCES, RESULT, merge
 from mft.release.card import CARD, finish_folder

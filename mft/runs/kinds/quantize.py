@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mft.files import MANIFEST, read_json, sha256_json
+from mft.files import MANIFEST, read_json
+from mft.hashes import sha256_json
 from mft.quantization.config import QuantizeOptions, absolute_texts
 from mft.quantization.job import FACTS
 from mft.quantization.matrix import Request, quantize

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from mft.files import MANIFEST, read_json, sha256_json
+from mft.files import MANIFEST, read_json
+from mft.hashes import sha256_json
 from mft.merging.merge import DISTANCES
 from mft.merging.merge import RESULT as MERGE_RECORD
 from mft.quantization.job import FACTS as QUANTIZE_RECORD

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mft.files import sha256_json, write_json
+from mft.files import write_json
+from mft.hashes import sha256_json
 from mft.runs.config import ReportStage
 from mft.runs.kinds.context import Kind, StageContext
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch.cuda import device_count
 
-from mft.files import hash_file, read_json, sha256_json
+from mft.files import read_json
+from mft.hashes import hash_file, sha256_json
 from mft.modeling.base import check_context, read_model_config
 from mft.runs.config import TrainStage
 from mft.runs.forecast import Forecast

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mft.files import sha256_json
 from mft.generation.completion import stop_position
 from mft.generation.http import Reply
+from mft.hashes import sha256_json
 from mft.synthesis.client.amounts import read_usage
 from mft.synthesis.client.config import EndpointConfig
 from mft.synthesis.client.request import Request

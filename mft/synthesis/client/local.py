@@ -16,11 +16,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from mft.errors import DataError, FormatError, ModelError
-from mft.files import hash_file, sha256_json
 from mft.formats.base import PromptFormat
 from mft.generation.chat import load_prompts
 from mft.generation.completion import Completion
 from mft.generation.hf import context_limit, generate
+from mft.hashes import hash_file, sha256_json
 from mft.modeling.adapters import is_adapter, read_adapter_facts
 from mft.modeling.base import resolve_base
 from mft.modeling.config import QuantizationConfig

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from mft.files import sha256_json
+from mft.hashes import sha256_json
 from mft.journal import Journal
 from mft.sandbox.isolation import Isolation
 from mft.sandbox.judge import Mode, judge

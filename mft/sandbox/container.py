@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ class Engine:
 
     command: tuple[str, ...]
     image: str
+    own_tmpfs: bool = False
+    """It would mount /run and /var/tmp to be written in, unless told otherwise (podman)."""
 
     def ask(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Raises SandboxError where the command cannot be run or does not end."""
@@ -101,6 +103,7 @@ class Engine:
             options += ["--mount", f"type=bind,source=/dev/null,target={file},readonly"]
         for variable, value in {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}.items():
             options += ["--env", f"{variable}={value}"]
+        options += ["--read-only-tmpfs=false"] if self.own_tmpfs else []
         return [*self.command, *options, "--entrypoint", "python3", self.image, "-s", "-P", "-B", "-X", "utf8", "-c", BOOT]
 
 
@@ -110,16 +113,14 @@ def find_engine() -> Engine:
     Raises:
         SandboxError: there is no engine on PATH.
     """
-    image = os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE
-    named = shlex.split(os.environ.get(ENGINE_VARIABLE, ""))
-    if named:
-        if shutil.which(named[0]) is None:
-            raise SandboxError(f"{ENGINE_VARIABLE} names {named[0]}, which is not on PATH")
-        return Engine(tuple(named), image)
-    found = next((name for name in ENGINES if shutil.which(name)), None)
-    if found is None:
+    command = shlex.split(os.environ.get(ENGINE_VARIABLE, ""))
+    if command and shutil.which(command[0]) is None:
+        raise SandboxError(f"{ENGINE_VARIABLE} names {command[0]}, which is not on PATH")
+    command = command or [name for name in ENGINES if shutil.which(name)][:1]
+    if not command:
         raise SandboxError(f"neither {' nor '.join(ENGINES)} is on PATH")
-    return Engine((found,), image)
+    engine = Engine(tuple(command), os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE)
+    return replace(engine, own_tmpfs="podman" in engine.ask("--version").stdout.lower())
 
 
 class Capsule:
@@ -231,7 +232,7 @@ class Look:
         return shared + [leak for leak, holds in (
             ("a writable file system", not told["read_only"]), ("capabilities", told["capabilities"]), ("root's id", told["uid"] == 0),
             ("a way to new privileges", not told["no_new_privileges"]), ("another process 1", told["pid"] != 1),
-            ("network devices", set(told["devices"]) - {"lo"})) if holds]
+            ("network devices", set(told["devices"]) - {"lo"}), ("no /tmp to write in", not told["tmp"])) if holds]
 
 
 def _own_namespace(name: str) -> str | None:

@@ -16,6 +16,8 @@ from mft.sandbox.probe import Probe, probe_sandboxes
 from mft.sandbox.program import ExecutionResult, SandboxError
 
 ISOLATIONS = ["bubblewrap", "unshare"]
+ALL = [*ISOLATIONS, pytest.param("container", marks=pytest.mark.slow)]
+"""A container is a second's work, twice for each attack."""
 QUICK = {**ESCAPES, **FORGERIES, **LIARS, **VANDALS}
 NOBODY = 65534
 MARK = "98765.4321"
@@ -68,7 +70,7 @@ def unchanged_host() -> Iterator[None]:
     assert host_state() == before
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("isolation", ALL)
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.usefixtures("unchanged_host")
 def test_an_attack_is_a_fail_and_the_next_program_is_judged_as_ever(name: str, isolation: str):
@@ -78,7 +80,7 @@ def test_an_attack_is_a_fail_and_the_next_program_is_judged_as_ever(name: str, i
     assert results[f"honest/{name}"].status == "passed"
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("isolation", ALL)
 @pytest.mark.parametrize("name", {**ESCAPES, **FORGERIES, **VANDALS, **CLERKS})
 @pytest.mark.usefixtures("unchanged_host")
 def test_the_hardened_judge_inside_fails_the_attack_too(name: str, isolation: str):
@@ -105,7 +107,7 @@ EXPECTED = {
 
 @pytest.mark.slow
 @pytest.mark.law
-@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("isolation", [*ISOLATIONS, "container"])
 @pytest.mark.usefixtures("unchanged_host")
 def test_what_uses_up_the_machine_ends_within_its_limits(isolation: str):
     needs(isolation)
@@ -116,7 +118,7 @@ def test_what_uses_up_the_machine_ends_within_its_limits(isolation: str):
     assert max(result.seconds for result in results.values()) < 4.5 * LIMITS.timeout_s
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("isolation", ALL)
 def test_a_process_left_behind_is_killed_with_its_program(isolation: str):
     needs(isolation)
     result, = judge([program("leaves", LEAVES_A_PROCESS)], limits=LIMITS, isolation=isolation)  # type: ignore[arg-type]

@@ -5,8 +5,8 @@
 
 A solution has a container of its own, used once: no network, a read-only root, no capability, no new privileges, a user id drawn for it,
 limits of processes and memory, a private /tmp, and a filter against namespaces of its own, which some engines leave open. Its tests run in
-a second one, which serves the worker's next program too, unless they left a file in it. Nothing of this machine is mounted: the code that
-runs inside goes through stdin, so an engine may be remote.
+a second one, which serves the worker's next program too, unless they left a file in it. Nothing of the machine is mounted but /dev/null:
+the code that runs inside goes through stdin, so an engine may be remote.
 
 CPU time, address space, open files, file sizes and the number of processes are bounded by limits of the process as well (`inner.cell`), and
 the resident memory of a container is watched from its process 1: these hold where an engine has no control groups to give. With podman the

@@ -159,11 +159,12 @@ def test_programs_of_one_worker_do_not_see_each_others_files_or_changes():
 
 def test_what_tests_leave_is_gone_for_the_next_program():
     """Tests of one worker run in the same walls one after the other; a file or a process of theirs outlives none of them."""
-    leaves = ("import os, subprocess\nopen('/tmp/left', 'w').write('x')\nos.makedirs('/tmp/a/b')\nsubprocess.Popen(['sleep', '60'], "
-              "start_new_session=True)\nassert f(1) == 2")
+    file = "import os\nopen('/tmp/left', 'w').write('x')\nos.makedirs('/tmp/a/b')\nassert f(1) == 2"
+    process = "import subprocess\nsubprocess.Popen(['sleep', '60'], start_new_session=True)\nassert f(1) == 2"
     looks = ("import glob, os\nassert os.listdir('/tmp') == []\n"
              "assert not [name for name in glob.glob('/proc/[0-9]*/cmdline') if b'sleep' in open(name, 'rb').read()]\nassert f(1) == 2")
-    pairs = [program("def f(x):\n    return x + 1", text, id=f"{text is looks}{n}") for n in range(3) for text in (leaves, looks)]
+    texts = (looks, file, looks, process, looks, process, file, looks)
+    pairs = [program("def f(x):\n    return x + 1", text, id=str(n)) for n, text in enumerate(texts)]
     assert {result.status for result in run(*pairs, workers=1).values()} == {"passed"}
 
 

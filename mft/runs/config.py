@@ -31,15 +31,15 @@ class RecipeParameter(StrictModel):
     """The value of a recipe's parameter: a path, or what an earlier stage has written."""
 
     path: str | None = Field(None, min_length=1)
-    """A file, folder or glob, relative to this config."""
+    """A file, folder or glob, relative to this config; with `stage`, relative to the folder of that stage."""
 
     stage: str | None = None
-    """Name of an earlier data or synthesize stage: its output folder."""
+    """Name of an earlier data or synthesize stage: its output folder, or with `path` something in it."""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> "RecipeParameter":
-        if (self.path is None) == (self.stage is None):
-            raise ValueError("give one of path and stage: {path: ../src} or {stage: NAME}")
+    def _says_something(self) -> "RecipeParameter":
+        if self.path is None and self.stage is None:
+            raise ValueError("give a path, a stage or both: {path: ../src}, {stage: NAME} or {stage: NAME, path: rows.jsonl}")
         return self
 
 
@@ -51,12 +51,12 @@ class DataStage(Named):
     """A recipe file, relative to this config."""
 
     parameters: dict[str, RecipeParameter] = Field(default_factory=dict)
-    """Values for the recipe's `parameters`: `{tree: {path: ../src}}` or `{rows: {stage: NAME}}`; those that are not named keep the
-    recipe's own."""
+    """Values for the recipe's `parameters`: `{tree: {path: ../src}}` or `{rows: {stage: NAME, path: rows.jsonl}}`; those that are not
+    named keep the recipe's own."""
 
     def values(self, beside: Path, out: Path) -> dict[str, str]:
         """Parameter -> absolute path. `beside`: the config's folder; `out`: that of the stages' outputs."""
-        return {name: ((out / value.stage) if value.stage is not None else beside / str(value.path)).absolute().as_posix()
+        return {name: ((beside if value.stage is None else out / value.stage) / (value.path or "")).absolute().as_posix()
                 for name, value in self.parameters.items()}
 
 

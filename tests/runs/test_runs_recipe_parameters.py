@@ -14,10 +14,10 @@ PROJECT = """name: demo
 model: {base: tiny-code-llama, format: codefuse, context: 256}
 stages:
   - {kind: data, name: first, recipe: recipes/first.yaml, parameters: {rows: {path: ../mine}}}
-  - {kind: data, name: second, recipe: recipes/second.yaml, parameters: {built: {stage: first}}}
+  - {kind: data, name: second, recipe: recipes/second.yaml, parameters: {built: {stage: first, path: train-*.parquet}}}
 """
 FIRST = "name: first\nparameters: {rows: nowhere}\ntasks: {t: {sources: [{type: jsonl, path: '{rows}/*.jsonl'}]}}\nsplit: {by: id}\n"
-SECOND = "name: second\nparameters: {built: nowhere}\ntasks: {t: {sources: [{type: parquet, path: '{built}/train-*.parquet'}]}}\n" \
+SECOND = "name: second\nparameters: {built: nowhere}\ntasks: {t: {sources: [{type: parquet, path: '{built}'}]}}\n" \
          "split: {by: id}\n"
 
 
@@ -43,6 +43,14 @@ def test_a_path_is_relative_to_the_config_and_a_stage_is_its_folder(project, tmp
     assert second["result"]["read"] == first["result"]["per_task"]["t"]["train"]
 
 
+def test_a_stage_alone_is_its_whole_folder(project, tmp_path):
+    recipe = project.with_name("recipes") / "second.yaml"
+    recipe.write_text(SECOND.replace("'{built}'", "'{built}/train-*.parquet'"))
+    project.write_text(PROJECT.replace("stage: first, path: train-*.parquet", "stage: first"))
+    first, second = run(project, tmp_path / "out")
+    assert second["result"]["read"] == first["result"]["per_task"]["t"]["train"]
+
+
 def test_a_stage_that_reads_another_brings_it_along_and_runs_again_when_that_one_has_changed(project, tmp_path):
     assert [stage["name"] for stage in run(project, tmp_path / "out", only="second")] == ["first", "second"]
     assert [stage["skipped"] for stage in run(project, tmp_path / "out")] == [True, True]
@@ -54,12 +62,13 @@ def test_a_stage_that_reads_another_brings_it_along_and_runs_again_when_that_one
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), [
-    ("{path: ../mine}", "{path: ../mine, stage: first}",
-     "4: stages.first.parameters.rows: give one of path and stage: {path: ../src} or {stage: NAME}"),
-    ("{path: ../mine}", "{}", "4: stages.first.parameters.rows: give one of path and stage: {path: ../src} or {stage: NAME}"),
+    ("{path: ../mine}", "{}",
+     "4: stages.first.parameters.rows: give a path, a stage or both: {path: ../src}, {stage: NAME} or {stage: NAME, path: rows.jsonl}"),
+    ("{path: ../mine}", "{path: mine, stage: first}", "4: stages.first.parameters.rows.stage: 'first' is not an earlier data stage; "
+     "allowed: none stands before it"),
     ("{path: ../mine}", "../mine", "4: stages.first.parameters.rows: expected keys and values, found '../mine'"),
     ("{path: ../mine}", "{pth: ../mine}", "4: stages.first.parameters.rows.pth: not a known key; did you mean 'path'?"),
-    ("{stage: first}", "{stage: frist}", "5: stages.second.parameters.built.stage: 'frist' is not an earlier data stage; allowed: first"),
+    ("{stage: first,", "{stage: frist,", "5: stages.second.parameters.built.stage: 'frist' is not an earlier data stage; allowed: first"),
 ])
 def test_a_value_of_another_form_is_one_message(project, old, new, expected):
     project.write_text(PROJECT.replace(old, new))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mft.config.yaml import KeyPath
+from mft.data.parameters import escaped
 from mft.runs.importing.draft import Draft
 
 FILE_TYPES = {".json": "json", ".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv", ".txt": "lines"}
@@ -62,12 +63,12 @@ def map_validation(draft: Draft, key: str) -> float:
 
 
 def local_path(draft: Draft, path: str) -> str:
-    """A path of the other tool's as the recipe writes it: found files relative to the recipe, others as they stand."""
+    """A path of the other tool's as the recipe writes it: found files relative to the recipe, others as they stand, braces doubled."""
     if Path(path).is_absolute() or "$" in path:
-        return path
+        return escaped(path)
     found = draft.source.find(path)
     if found is not None:
-        return Path(os.path.relpath(found.resolve(), draft.folder.resolve())).as_posix()
+        return escaped(Path(os.path.relpath(found.resolve(), draft.folder.resolve())).as_posix())
     draft.note(f"Relative paths in the recipe are relative to it; {draft.tool} took them from the folder in which it was started, and not "
                "all of them were found from here.")
-    return path.removeprefix("./")
+    return escaped(path.removeprefix("./"))

@@ -191,9 +191,12 @@ def test_settings_that_a_server_refuses_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_no_server_at_all_is_one_message_and_nothing_is_given_up(tmp_path: Path) -> None:
-    with opened(tmp_path, "http://127.0.0.1:9/v1", attempts=3) as client, \
-            pytest.raises(ModelError, match=r"cannot be reached; .* What was answered is kept"):
-        client.ask(asks(100))
+    with opened(tmp_path, "http://127.0.0.1:9/v1", attempts=6, concurrency=8) as client:
+        with pytest.raises(ModelError, match=r"^http://127.0.0.1:9/v1: cannot be reached, after 6 attempts; is the server running"):
+            client.ask(asks(100))
+        written = client.ledger.to_json()["this_run"]["total"]
+    assert written["given_up"] == 0
+    assert 6 <= written["failed_attempts"]["unreachable"] < 6 * 8, "requests that are on their way together tell once that nobody is there"
 
 
 def test_servers_that_break_down_end_the_run_and_the_next_run_goes_on(tmp_path: Path) -> None:

@@ -148,8 +148,12 @@ class EndpointClient:
         try:
             reply = self._connections.post(f"{lane.url}/chat/completions", body_of(self.config, request), headers, self.config.timeout_s)
         except TransferFault as fault:
-            self._lanes.failed(ticket)
+            self._lanes.failed(ticket, reached=fault.cause != "unreachable")
             logger.debug("%s: %s: %s", lane.url, fault.cause, fault)
+            if self._lanes.nobody_there(self.config.attempts):
+                self._settle_failed(key, request, Failed(fault.cause), again=False)
+                raise ModelError(f"{', '.join(self.config.urls)}: cannot be reached, after {self.config.attempts} attempts; is the server "
+                                 "running, and is the URL right, up to and with /v1?")
             return Failed(fault.cause, uncertain=fault.cause in SENT_IN_VAIN)
         wait_s = asked_wait_s(reply.headers, time.time())
         if message := whole_run_fault(reply, lane.url, self._key, self.config, request, answered=lane.answered):

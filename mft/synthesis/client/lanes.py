@@ -38,6 +38,11 @@ class Lane:
     limit: int = 0
     busy: int = 0
     failures: int = 0
+    """In a row, but for those of requests that were on their way together."""
+
+    reached: bool = False
+    """Something has answered there in this run, be it with an error."""
+
     rests_until: float = 0.0
     failed: float = 0.0
     """When the last failure was counted."""
@@ -114,31 +119,39 @@ class Lanes:
         with self._changed:
             lane = self._leave(ticket)
             ticket.entry[1] = float(tokens)
-            lane.failures, lane.answered = 0, True
+            lane.failures, lane.answered, lane.reached = 0, True, True
             lane.limit = min(lane.most, lane.limit + 1)
             lane.rests_until = max(lane.rests_until, time.monotonic() + (wait_s or 0.0))
 
     def refused(self, ticket: Ticket) -> None:
         """The server is well, and does not take this request."""
         with self._changed:
-            self._leave(ticket).failures = 0
+            lane = self._leave(ticket)
+            lane.failures, lane.reached = 0, True
 
     def limited(self, ticket: Ticket, wait_s: float | None) -> None:
         """The server answered 429; `wait_s`: the pause that it asks for."""
         with self._changed:
             lane, fresh = self._leave(ticket), self._is_fresh(ticket)
+            lane.reached = True
             if fresh:
                 lane.limit = max(1, lane.limit // 2)
             pause = wait_s if wait_s is not None else self._pause(lane.failures)
             lane.rests_until = max(lane.rests_until, lane.failed + pause)
 
-    def failed(self, ticket: Ticket) -> None:
+    def failed(self, ticket: Ticket, *, reached: bool = True) -> None:
         """The server could not be reached, or did not answer as it should."""
         with self._changed:
             lane = self._leave(ticket)
+            lane.reached |= reached
             if self._is_fresh(ticket) and lane.failures >= FAILURES_BEFORE_REST:
                 lane.rests_until = max(lane.rests_until, lane.failed + self._pause(lane.failures - FAILURES_BEFORE_REST + 1))
                 lane.limit = 1
+
+    def nobody_there(self, attempts: int) -> bool:
+        """Whether each server was tried so many times, one after the other, and none was ever reached."""
+        with self._changed:
+            return all(not lane.reached and lane.failures >= attempts for lane in self.lanes)
 
     def _is_fresh(self, ticket: Ticket) -> bool:
         """Count a failure, but for one of a request that was on its way when the last one came: that tells nothing more."""

@@ -153,7 +153,7 @@ class EndpointClient:
             if self._lanes.nobody_there(self.config.attempts):
                 self._settle_failed(key, request, Failed(fault.cause), again=False)
                 raise ModelError(f"{', '.join(self.config.urls)}: cannot be reached, after {self.config.attempts} attempts; is the server "
-                                 "running, and is the URL right, up to and with /v1?")
+                                 "running, and is the URL right, up to and with /v1?") from None
             return Failed(fault.cause, uncertain=fault.cause in SENT_IN_VAIN)
         wait_s = asked_wait_s(reply.headers, time.time())
         if message := whole_run_fault(reply, lane.url, self._key, self.config, request, answered=lane.answered):

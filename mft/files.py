@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -14,33 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mft.errors import CheckFailed, OutputError
+from mft.hashes import hash_file, hash_listed
 
 MANIFEST = "manifest.json"
 SUMS = {"SHA256SUMS": "sha256", "MD5SUMS": "md5"}
 """What `sha256sum -c` and `md5sum -c` read: a line for every file of a folder and for its manifest."""
 JOB = "job.json"
-CHUNK = 1 << 22
 
-
-def sha256_text(text: str) -> str:
-    """Hex sha256 of the UTF-8 bytes of `text`."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def sha256_json(value: Any) -> str:
-    """Hex sha256 of `value` written as JSON with sorted keys."""
-    return sha256_text(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str))
-
-
-def hash_file(path: Path) -> dict[str, Any]:
-    """`{"bytes", "md5", "sha256"}` of one file, read once."""
-    md5, sha256, size = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            md5.update(chunk)
-            sha256.update(chunk)
-            size += len(chunk)
-    return {"bytes": size, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
 
 
 def fsync_path(path: Path) -> None:
@@ -246,6 +225,13 @@ def _sweep(path: Path, keep: Path | None = None) -> None:
                 os.close(descriptor)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the files in `folder` that killed processes have not finished; for who knows that no other one writes there."""
+    for path in folder.iterdir():
+        if _is_leftover(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def _remove(path: Path) -> None:
     """Remove a folder with all that is in it, a file or a link, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -279,7 +265,7 @@ def append_json_line(path: Path, value: Any) -> None:
 
 def folder_hashes(folder: Path) -> dict[str, dict[str, Any]]:
     """Relative posix path -> `{"bytes", "md5", "sha256"}` of every file below `folder` but its own manifest, sums and leftovers."""
-    return {name: hash_file(folder / name) for name in listed_files(folder)}
+    return hash_listed(folder, listed_files(folder))
 
 
 def listed_files(folder: Path) -> list[str]:
@@ -295,8 +281,9 @@ def write_manifest(folder: Path, facts: dict[str, Any], *, sums: bool = False,
 
     `sums`: also SHA256SUMS and MD5SUMS, for who has no mft. `known`: hashes of files that need not be read once more.
     """
-    known = known or {}
-    manifest = {**facts, "files": {name: known.get(name) or hash_file(folder / name) for name in listed_files(folder)}}
+    known, names = known or {}, listed_files(folder)
+    made = hash_listed(folder, [name for name in names if not known.get(name)])
+    manifest = {**facts, "files": {name: known.get(name) or made[name] for name in names}}
     write_json(folder / MANIFEST, manifest)
     if sums:
         files = {**manifest["files"], MANIFEST: hash_file(folder / MANIFEST)}

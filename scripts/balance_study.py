@@ -27,7 +27,8 @@ import numpy as np
 from mft.data.pipeline import build
 from mft.evaluation.loss import evaluate_loss
 from mft.evaluation.models import ModelUnderTest
-from mft.files import append_json_line, atomic_file, sha256_json, write_json
+from mft.files import append_json_line, atomic_file, write_json
+from mft.hashes import sha256_json
 from mft.modeling.base import resolve_base
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
 from mft.report.length_plot import check_plot

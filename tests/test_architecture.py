@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mft"
 
 FLOORS = {
-    0: "errors log extras files reading process config",
+    0: "errors hashes log extras files reading process journal config",
     1: "conversation",
     2: "formats sandbox problems",
     3: "data",
@@ -29,8 +29,8 @@ FLOORS = {
     11: "__main__",
 }
 FLOOR_OF = {area: floor for floor, areas in FLOORS.items() for area in areas.split()}
-GROUND = {"errors": 0, "log": 1, "extras": 1, "files": 1, "reading": 1, "process": 1, "config": 2}
-"""Within floor 0: errors below log, extras, files, reading and process, these below config."""
+GROUND = {"errors": 0, "hashes": 0, "log": 1, "extras": 1, "files": 1, "reading": 1, "process": 1, "journal": 2, "config": 2}
+"""Within floor 0: errors and hashes below log, extras, files, reading and process, these below journal and config."""
 
 LIGHT_FLOORS = 3
 """Floors up to this one, and every `config.py`, import neither torch nor transformers."""

@@ -18,14 +18,13 @@ from mft.files import (
     check_manifest,
     claim_folder,
     folder_hashes,
-    hash_file,
     job_of,
     read_json,
-    sha256_json,
     write_json,
     write_manifest,
     write_text,
 )
+from mft.hashes import hash_file, sha256_json
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,6 +5,7 @@ VERBS = {
     "init": "a commented project to begin with: codefuse, ziya, domain",
     "run": "all stages of a config, each skipped when nothing it depends on has changed",
     "data": "build, encode, show, stats, diff, formats: from sources to masked token ids",
+    "synthesize": "run, evolve, backtranslate, tests, filter: rows that a model makes and that compilers and tests judge",
     "plan": "memory per GPU, steps, hours and cost of a config, before anything is loaded",
     "train": "fine-tune an adapter",
     "launch": "start training on many nodes: torchrun, deepspeed, slurm",

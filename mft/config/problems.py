@@ -1,6 +1,6 @@
 """pydantic's errors as sentences about the file: line, key, what is allowed, what was found, the likely spelling."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -48,7 +48,7 @@ def describe(error: ValidationError, document: Document, model: type[BaseModel])
         name = _readable(document.data, fault.key)
         sentence = fault.sentence if fault.expected is None else f"expected {fault.expected}, found {found(fault.value)}"
         if fault.expected is not None:
-            sentence += _did_you_mean(fault.value, fault.expected.split("'")[1::2])
+            sentence += did_you_mean(fault.value, fault.expected.split("'")[1::2])
         lines.append(": ".join(part for part in (document.where(fault.key), name, sentence) if part))
     return lines
 
@@ -70,7 +70,7 @@ def _fault(details: Any, document: Document, model: type[BaseModel]) -> _Fault:
     key = _key(document.data, details["loc"], kind)
     if kind == "extra_forbidden":
         known = _siblings(model, details["loc"])
-        hint = _did_you_mean(key[-1], known) or (f"; allowed: {', '.join(known)}" if known else "")
+        hint = did_you_mean(key[-1], known) or (f"; allowed: {', '.join(known)}" if known else "")
         return _Fault(key, f"not a known key{hint}")
     if kind == "missing":
         return _Fault(key, "is required and not given")
@@ -106,7 +106,8 @@ def _merged(faults: list[_Fault]) -> list[_Fault]:
     return list(out.values())
 
 
-def _did_you_mean(value: Any, known: list[str]) -> str:
+def did_you_mean(value: Any, known: Sequence[str]) -> str:
+    """A hint at the likely spelling, or nothing."""
     close = get_close_matches(str(value), known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 

@@ -22,7 +22,8 @@ from mft.config.yaml import read_yaml
 from mft.conversation import Conversation
 from mft.data.pipeline import read_built
 from mft.data.split import Parts
-from mft.files import MANIFEST, read_json, sha256_json
+from mft.files import MANIFEST, read_json
+from mft.hashes import sha256_json
 
 KINDS = ("added", "removed", "changed", "renamed", "moved_task", "to_validation", "to_train", "repeated")
 LONGEST_EXAMPLE = 200

@@ -35,7 +35,8 @@ from mft.data.split import Parts
 from mft.data.step_inputs import step_inputs, with_absolute_paths, without_paths
 from mft.data.walk import STDLIB
 from mft.errors import CheckFailed, DataError, OutputError
-from mft.files import MANIFEST, atomic_folder, check_manifest, link_file, read_json, sha256_json, write_manifest, write_text
+from mft.files import MANIFEST, atomic_folder, check_manifest, link_file, read_json, write_manifest, write_text
+from mft.hashes import sha256_json
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from mft.data.readers.raw import Place
 from mft.data.source_config import CodeSource, CsvSource, FileSource, HubSource, LocalSource, ModelscopeSource, PythonCodeSource, Source
 from mft.data.walk import end_of_path, named_files, source_files, tree_folder
 from mft.errors import DataError
-from mft.files import hash_file, sha256_json
+from mft.hashes import hash_file, sha256_json
 
 Tree = tuple[Path, tuple[str, ...]] | tuple[Path, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 """A tree that was parsed: its folder, what is left out of it, and where it has several languages, which of them and what is kept."""

@@ -5,22 +5,28 @@ from typing import Any
 
 from mft.data.config import RecipeConfig
 from mft.data.decontamination.config import DecontaminateStep, absolute_problems, path_of, problem_files
-from mft.files import hash_file, sha256_json
+from mft.hashes import hash_file, sha256_json
 
 
 def step_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
-    """`{task?, step, path, files, bytes, sha256}` of each step that reads files; the hash is over their names, contents and declared keys.
+    """`{task?, step, path, files, bytes, sha256}` of each step that reads files; the hash is over names, contents and declared keys.
 
     Raises:
         DataError, DependencyError: a step names a file or a package that is not there.
     """
     steps: list[tuple[str | None, Any]] = [(None, step) for step in recipe.steps]
     steps += [(name, step) for name, task in recipe.tasks.items() for step in task.steps]
-    return [({"task": task} if task else {}) | {"step": step.type, "path": [path_of(entry) for entry in step.problems]} | _hashed(step)
+    return [({"task": task} if task else {}) | {"step": step.type, "path": [path_of(entry) for entry in step.problems]}
+            | problem_hashes(step)
             for task, step in steps if isinstance(step, DecontaminateStep)]
 
 
-def _hashed(step: DecontaminateStep) -> dict[str, Any]:
+def problem_hashes(step: DecontaminateStep) -> dict[str, Any]:
+    """`{files, bytes, sha256}` of the problem files of one step.
+
+    Raises:
+        DataError, DependencyError: it names a file or a package that is not there.
+    """
     files = [(file, hash_file(file.path)) for file in problem_files(step.folder, step.problems)]
     # Which key is what decides the problems as the contents do.
     return {"files": len(files), "bytes": sum(entry["bytes"] for _, entry in files),

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 import mft
 from mft.errors import DataError
 from mft.evaluation.completions import Sample
-from mft.evaluation.journal import Journal
 from mft.evaluation.passk import Interval, interval, mean_pass_at_k
 from mft.evaluation.programs import check_protocol, program
 from mft.evaluation.protocol import Protocol
-from mft.files import hash_file, sha256_json
+from mft.hashes import hash_file, sha256_json
+from mft.journal import Journal
 from mft.problems.problem import Problem
 from mft.sandbox.isolation import Isolation
 from mft.sandbox.judge import facts as judge_facts

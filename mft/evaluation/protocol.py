@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, get_args
 
 from mft.errors import ConfigError
-from mft.files import sha256_json
+from mft.hashes import sha256_json
 from mft.problems.problem import Language
 
 Style = Literal["completion", "instruction"]

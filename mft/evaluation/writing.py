@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from mft.evaluation.completions import Sample, sample_row
-from mft.evaluation.journal import Journal
 from mft.evaluation.programs import user_text
 from mft.evaluation.protocol import Protocol
 from mft.evaluation.writers import Writer, Written
-from mft.files import sha256_text, write_text
+from mft.files import write_text
+from mft.hashes import sha256_text
+from mft.journal import Journal
 from mft.problems.problem import Problem
 
 SAMPLES: Final = "samples.jsonl"

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mft.errors import DataError, FormatError, OutputError
-from mft.files import hash_file, locked, sha256_json, write_faults, write_text
+from mft.files import locked, write_faults, write_text
 from mft.generation.chat import ChatModel
 from mft.generation.hf import context_limit, generate
 from mft.generation.prompts import PromptRow, read_prompts
+from mft.hashes import hash_file, sha256_json
 from mft.tokenization.compatibility import stop_ids
 from mft.tokenization.encode import encode_prompt
 

@@ -52,19 +52,28 @@ class ChatModel:
 def load_chat_model(path: Path, format_name: str | None = None) -> ChatModel:
     """Load what `path` holds: an adapter folder (on its base, as while training) or a model folder.
 
+    Raises:
+        As `load_prompts`. ModelError: the weights cannot be loaded.
+    """
+    tokenizer, prompt_format = load_prompts(path, format_name)   # an unknown name is reported before gigabytes are read
+    return ChatModel(load_model(path), tokenizer, prompt_format)
+
+
+def load_prompts(path: Path, format_name: str | None = None) -> tuple[TextTokenizer, PromptFormat]:
+    """The tokenizer and the prompt format of a model folder or an adapter folder, without its weights.
+
     The format is the one that the folder's `mft.json` names, unless `format_name` is given.
 
     Raises:
         FormatError: no such format, or none is known for this folder and none is given.
-        ModelError: `path` is neither a model folder nor an adapter folder, or it cannot be loaded.
+        ModelError: `path` is neither a model folder nor an adapter folder.
         TokenizerError: the folder's tokenizer failed the parity gate.
     """
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder; give a model folder or an adapter folder")
     name = _format_name(path, format_name)
     tokenizer = load_tokenizer(_tokenizer_folder(path))
-    prompt_format = format_for(name, tokenizer)   # an unknown name is reported before gigabytes are read
-    return ChatModel(load_model(path), tokenizer, prompt_format)
+    return tokenizer, format_for(name, tokenizer)
 
 
 def answer(model_path: Path, messages: Sequence[Message], *, format_name: str | None = None, max_new_tokens: int = 512,

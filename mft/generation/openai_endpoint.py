@@ -6,16 +6,14 @@ that a request cannot reach, or that answers 429 or 5xx, is asked again after a 
 
 import json
 import logging
-import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mft.errors import ModelError
+from mft.generation.http import Connections, Reply, TransferFault, api_key
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +59,8 @@ class Endpoints:
     dropped: list[str] = field(default_factory=list)
     """Those of `extra` that the servers refused."""
 
+    connections: Connections = field(default_factory=Connections, repr=False)
+
     def answers(self, asks: Sequence[Ask], *, temperature: float, top_p: float, max_tokens: int,
                 stops: Sequence[str]) -> Iterator[tuple[int, Answer]]:
         """(index of the request, answer), as they come.
@@ -86,6 +86,7 @@ class Endpoints:
             finally:
                 for future in running:
                     future.cancel()
+                self.connections.close()
 
     def _answer(self, url: str, ask: Ask, body: dict[str, Any]) -> Answer:
         chat = not isinstance(ask.prompt, str)
@@ -104,27 +105,31 @@ class Endpoints:
         for pause in (*PAUSES_S, None):
             sent = {**request, **{key: value for key, value in self.extra.items() if key not in self.dropped}}
             try:
-                return self._once(place, sent)
-            except urllib.error.HTTPError as error:
-                said = error.read().decode("utf-8", "replace")[:500]
-                if error.code in (400, 422) and (unknown := [key for key in sent if key in self.extra and key in said]):
+                reply = self._once(place, sent)
+            except TransferFault as fault:
+                if pause is None:
+                    raise ModelError(f"{place}: cannot be reached: {fault}") from fault
+            else:
+                if reply.status == 200:
+                    return _read(place, reply)
+                said = reply.body.decode("utf-8", "replace")[:500]
+                if reply.status in (400, 422) and (unknown := [key for key in sent if key in self.extra and key in said]):
                     logger.warning("%s does not take %s; left out from now on", place, ", ".join(unknown))
                     self.dropped += [key for key in unknown if key not in self.dropped]
                     continue
-                if pause is None or error.code not in (408, 429, 500, 502, 503, 504):
-                    raise ModelError(f"{place}: answered {error.code}: {said}") from error
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-                if pause is None:
-                    raise ModelError(f"{place}: cannot be reached: {getattr(error, 'reason', error)}") from error
-            except ValueError as error:
-                raise ModelError(f"{place}: the answer is not JSON") from error
+                if pause is None or reply.status not in (408, 429, 500, 502, 503, 504):
+                    raise ModelError(f"{place}: answered {reply.status}: {said}")
             time.sleep(pause or 0)
         raise ModelError(f"{place}: refuses every setting of {', '.join(self.extra)}")
 
-    def _once(self, place: str, body: dict[str, Any]) -> dict[str, Any]:
-        key = os.environ.get(self.key_variable)
-        headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-        request = urllib.request.Request(place, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
-            reply: dict[str, Any] = json.load(response)
-        return reply
+    def _once(self, place: str, body: dict[str, Any]) -> Reply:
+        key = api_key(self.key_variable)
+        return self.connections.post(place, json.dumps(body).encode(), {"Authorization": f"Bearer {key}"} if key else {}, self.timeout_s)
+
+
+def _read(place: str, reply: Reply) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(reply.body)
+    except ValueError as error:
+        raise ModelError(f"{place}: the answer is not JSON") from error
+    return found

@@ -1,28 +1,11 @@
 """What a person may choose about a merge."""
 
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from mft.config.model import StrictModel
-
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size in decimal units, as Hugging Face counts them: `"5GB"` is 5,000,000,000.
-
-    Raises:
-        ValueError: not a positive number with one of the units, or less than one byte.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
-    if match is None or match[2].upper() not in UNITS:
-        raise ValueError(f"{text!r} is not a size; write a number and one of {', '.join(UNITS)} (decimal units), for example 5GB")
-    size = int(float(match[1]) * UNITS[match[2].upper()])
-    if size < 1:
-        raise ValueError(f"{text!r} is less than one byte; write for example 5GB")
-    return size
+from mft.config.sizes import parse_size
 
 
 class MergeOptions(StrictModel):

@@ -11,8 +11,8 @@ from typing import Any
 
 from mft import __version__
 from mft.errors import ModelError
-from mft.files import sha256_json
 from mft.formats.base import PromptFormat
+from mft.hashes import sha256_json
 from mft.merging.base_values import BaseValues
 from mft.merging.changes import Changes
 from mft.merging.config import MergeOptions

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mft.errors import ModelError
-from mft.files import MANIFEST, atomic_folder, hash_file, locked, read_json, sha256_json, write_json, write_manifest, write_text
+from mft.files import MANIFEST, atomic_folder, locked, read_json, write_json, write_manifest, write_text
+from mft.hashes import hash_file, sha256_json
 from mft.modeling.base import read_model_config
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ def extend_base(base: Path, tokens: Sequence[str], store: Path) -> Path:
     extended = read_extended(base)
     if extended is not None and list(extended.tokens) == list(tokens):
         return base
-    small = {name: hash_file(base / name)["sha256"] for name in (CONFIG, TOKENIZER) if (base / name).is_file()}
-    folder = store.resolve() / sha256_json([str(base.resolve()), small, list(tokens)])[:16]
+    folder = _place(base, tokens, store)
     store.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f"{folder.name}.lock")):
         stamps = _stamps(base)
@@ -104,6 +104,26 @@ def extend_base(base: Path, tokens: Sequence[str], store: Path) -> Path:
             logger.info("adding %s to %s", ", ".join(tokens), base)
             _make(base, tokens, folder, stamps)
     return folder
+
+
+def extended_base(base: Path, tokens: Sequence[str], store: Path) -> Path:
+    """As `extend_base`, where nothing may be written.
+
+    Raises:
+        ModelError: it has not been made yet.
+    """
+    extended = read_extended(base)
+    if extended is not None and list(extended.tokens) == list(tokens):
+        return base
+    folder = _place(base, tokens, store)
+    if not (folder / MANIFEST).is_file():
+        raise ModelError(f"{folder}: {base} with its added tokens is made when the first stage needs it")
+    return folder
+
+
+def _place(base: Path, tokens: Sequence[str], store: Path) -> Path:
+    small = {name: hash_file(base / name)["sha256"] for name in (CONFIG, TOKENIZER) if (base / name).is_file()}
+    return store.resolve() / sha256_json([str(base.resolve()), small, list(tokens)])[:16]
 
 
 def _stamps(base: Path) -> dict[str, list[int]]:

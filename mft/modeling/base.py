@@ -12,8 +12,10 @@ BUILT_IN = {"tiny-code-llama": ASSETS / "tiny-code-llama"}
 """Base models that come with mft."""
 
 
-def resolve_base(name: str, beside: Path | None = None) -> Path:
+def resolve_base(name: str, beside: Path | None = None, *, fetch: bool = True) -> Path:
     """The folder of a base model: a built-in name, a folder (also relative to `beside`), or a hub id.
+
+    `fetch`: ask the hub for what is not on this machine.
 
     Raises:
         ModelError: no such folder, and the hub cannot give it either.
@@ -30,14 +32,14 @@ def resolve_base(name: str, beside: Path | None = None) -> Path:
             return path.resolve()
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise ModelError(f"{name}: no such folder; built-in bases: {', '.join(BUILT_IN)}; a hub id is written owner/name")
-    return _from_hub(name)
+    return _from_hub(name, fetch)
 
 
-def config_of_base(name: str, beside: Path | None = None) -> tuple[dict[str, Any], str]:
+def config_of_base(name: str, beside: Path | None = None, *, fetch: bool = True) -> tuple[dict[str, Any], str]:
     """What config.json of a base says, without fetching its weights, and where that was found.
 
     In this order: a built-in base or a folder; the hub's cache on this machine; the list of known bases; the hub, of which config.json
-    alone is fetched.
+    alone is fetched, unless `fetch` is False.
 
     Raises:
         ModelError: none of them has it.
@@ -53,6 +55,8 @@ def config_of_base(name: str, beside: Path | None = None) -> tuple[dict[str, Any
         return read_model_config(Path(cached).parent), cached
     if name in KNOWN:
         return dict(KNOWN[name]), "sizes that mft knows by this name; the base itself is not on this machine"
+    if not fetch:
+        raise ModelError(f"{name}: neither the base nor its config.json is on this machine; known without them: {', '.join(KNOWN)}")
     return _config_from_hub(name), "config.json fetched from the hub"
 
 
@@ -72,12 +76,12 @@ def lasting_name(name: str, folder: Path) -> str:
     return name if name in BUILT_IN or folder.parent.name == "snapshots" else str(folder.resolve())
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"], local_files_only=not fetch))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{name}: not a folder here, and the model hub did not give it ({reason})") from error

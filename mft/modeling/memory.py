@@ -6,10 +6,13 @@ autograd saves.
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from mft.modeling.config import RELEASE_2023, AdapterConfig, QuantizationConfig
+from mft.modeling.recompute import Level, Recompute
 from mft.modeling.shape import Shape
 
 BLOCK, NESTED_BLOCK = 64, 256
@@ -18,12 +21,15 @@ BLOCK, NESTED_BLOCK = 64, 256
 HEAD_ROWS, HEAD_COLUMNS = 4096, 32_768
 """TRL's fused head computes logits in tiles of so many tokens and entries of the vocabulary (trl/kernels/chunked_logprob.py)."""
 
+FLOPS_PER_BYTE = 165
+"""FLOPs that a GPU does while it moves a byte: an H200's 790 TFLOP/s measured over 4.8 TB/s of its data sheet. An A100 has 156."""
+
 Attention = Literal["flash", "sdpa", "eager"]
 
 
 @dataclass(frozen=True, slots=True)
 class StepShape:
-    """What decides how much memory a micro-batch takes. `tokens`: T; `device`: cuda or cpu."""
+    """What decides how much memory a micro-batch takes. `tokens`: T, of `rows` packed rows; `device`: cuda or cpu."""
 
     shape: Shape
     quantization: QuantizationConfig
@@ -31,6 +37,7 @@ class StepShape:
     tokens: int
     attention: Attention = "flash"
     device: Literal["cuda", "cpu"] = "cuda"
+    rows: int = 1
 
     @property
     def width(self) -> int:
@@ -90,19 +97,56 @@ def adapter_parameters(step: StepShape) -> int:
 
 # ---- what autograd keeps
 
-def saved_bytes(step: StepShape, *, recompute: bool) -> int:
-    """All that is kept from the forward pass to the backward pass: T times a sum over the layers, and a little once."""
-    inputs = step.shape.layers * _stream(step) * step.shape.hidden * step.tokens
-    layers = inputs if recompute else step.shape.layers * layer_bytes(step) - _first_layer_saves_less(step)
-    return layers + _end_bytes(step) + (_mask_bytes(step) if recompute else _once_bytes(step))
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""Linear modules of a layer's attention; the others are the MLP's."""
+
+
+def saved_bytes(step: StepShape, recompute: Recompute) -> int:
+    """All that is kept from the forward pass to the backward pass: a sum over the layers, and a little once."""
+    first, *others = recompute.levels
+    layers = kept_bytes(step, first) - _first_layer_saves_less(step, first)
+    layers += sum(number * kept_bytes(step, level) for level, number in Counter(others).items())
+    once = sum(number * _once_bytes(step, level) for level, number in recompute.counts().items()) // len(recompute.levels)
+    again = any(level in ("full", "attention") for level in recompute.levels)
+    return layers + _end_bytes(step) + once + (_mask_bytes(step) if again else 0)
+
+
+def kept_bytes(step: StepShape, level: Level) -> int:
+    """What one layer keeps until its backward pass runs."""
+    hidden = _stream(step) * step.shape.hidden * step.tokens
+    if level == "full":
+        return hidden
+    norms = step.tokens * _norm_bytes(step) if level == "keep" else 2 * hidden
+    attention = hidden if level == "attention" else _attention_part(step)
+    return norms + attention + (hidden if level == "mlp" else _mlp_part(step))
 
 
 def layer_bytes(step: StepShape) -> int:
     """What one layer's forward pass keeps; with recomputation, for as long as its backward pass runs."""
+    return kept_bytes(step, "keep")
+
+
+def _again_bytes(step: StepShape, level: Level) -> int:
+    """What comes to it while the layer's backward pass runs: what was not kept, a part at a time."""
+    parts = {"keep": 0, "norms": step.tokens * _norm_bytes(step) // 2, "attention": _attention_part(step), "mlp": _mlp_part(step),
+             "full": layer_bytes(step)}
+    casts = (_once_bytes(step, "keep") - _once_bytes(step, level)) // step.shape.layers
+    return parts[level] + casts
+
+
+def _attention_part(step: StepShape) -> int:
     shape, tokens = step.shape, step.tokens
-    own = tokens * (_norm_bytes(step) + _mlp_bytes(step) + _adapter_bytes(step)) + _attention_bytes(step)
     head_norms = tokens * (4 * (shape.queries + shape.keys) + 4 * (shape.heads + shape.key_heads)) if shape.head_norms else 0
-    return own + head_norms + sum(_dora_weight_bytes(step, name) for name in step.targets)
+    return _attention_bytes(step) + head_norms + _adapters_of(step, mlp=False)
+
+
+def _mlp_part(step: StepShape) -> int:
+    return step.tokens * _mlp_bytes(step) + _adapters_of(step, mlp=True)
+
+
+def _adapters_of(step: StepShape, *, mlp: bool) -> int:
+    names = frozenset(name for name in step.targets if (name not in ATTENTION) == mlp)
+    return step.tokens * _adapter_bytes(step, names, mlp=mlp) + sum(_dora_weight_bytes(step, name) for name in names)
 
 
 def _stream(step: StepShape) -> int:
@@ -134,14 +178,14 @@ def _mlp_bytes(step: StepShape) -> int:
     return step.width * step.shape.inner * 3
 
 
-def _adapter_bytes(step: StepShape) -> int:
+def _adapter_bytes(step: StepShape, names: frozenset[str], *, mlp: bool) -> int:
     """Inputs of what trains, a token: of A (dropped out: each its own, and the mask of what was dropped) and of B."""
     if step.full:
-        own = {name: inputs for name, (inputs, _) in step.shape.linear.items() if name not in ("o_proj",)}
-        return step.width * sum(own.values())
+        return step.width * sum(inputs for name, (inputs, _) in step.shape.linear.items()
+                                if name != "o_proj" and (name not in ATTENTION) == mlp)
     width, total = step.width, 0
     mask = 0 if step.adapter.dropout == 0 else (1 if step.device == "cuda" else width)
-    for name in step.targets:
+    for name in names:
         inputs, outputs = step.shape.linear[name]
         total += width * step.adapter.rank + mask * inputs
         if step.adapter.dropout:
@@ -150,18 +194,21 @@ def _adapter_bytes(step: StepShape) -> int:
             total += 2 * width * outputs
     if not step.adapter.dropout:   # modules that read the same share it; that of o_proj is attention's result
         readers = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"})
-        total += sum(width * step.shape.linear[min(group)][0] for group in readers if group & step.targets)
+        total += sum(width * step.shape.linear[min(group)][0] for group in readers if group & names)
     return total
 
 
-def _first_layer_saves_less(step: StepShape) -> int:
+def _first_layer_saves_less(step: StepShape, level: Level) -> int:
     """No gradient flows into a frozen embedding: the first layer keeps neither its first norm's input nor masks of what reads it."""
-    if step.full:
+    if step.full or level == "full":
         return 0
+    norm = 4 * step.shape.hidden + 4 if level == "keep" else _stream(step) * step.shape.hidden
+    if level == "attention":
+        return step.tokens * norm
     mask = 0 if step.adapter.dropout == 0 else (1 if step.device == "cuda" else step.width)
     first = step.targets & {"q_proj", "k_proj", "v_proj"}
     weights = sum(_dora_weight_bytes(step, name) for name in first)
-    return step.tokens * (4 * step.shape.hidden + 4 + mask * step.shape.hidden * len(first)) + weights
+    return step.tokens * (norm + mask * step.shape.hidden * len(first)) + weights
 
 
 def _dora_weight_bytes(step: StepShape, name: str) -> int:
@@ -182,9 +229,16 @@ def _mask_bytes(step: StepShape) -> int:
     return {"flash": 0, "sdpa": 1, "eager": step.width}[step.attention] * step.tokens * step.tokens
 
 
-def _once_bytes(step: StepShape) -> int:
-    """Trained weights, which autocast keeps in the activations' type."""
-    return 0 if step.width == 4 else step.width * adapter_parameters(step)
+def _once_bytes(step: StepShape, level: Level) -> int:
+    """Trained weights, which autocast keeps in the activations' type where what reads them is not computed again; of all layers."""
+    if step.width == 4 or level == "full":
+        return 0
+    if level in ("keep", "norms"):
+        return step.width * adapter_parameters(step)
+    kept = [name for name in (step.shape.linear if step.full else step.targets) if (name in ATTENTION) == (level == "mlp")]
+    sizes = [step.shape.linear[name] for name in kept]
+    return step.width * step.shape.layers * sum(
+        inputs * outputs if step.full else step.adapter.rank * (inputs + outputs) for inputs, outputs in sizes)
 
 
 # ---- what is held for a moment
@@ -201,11 +255,11 @@ def head_bytes(step: StepShape) -> int:
     return tile + (4 + step.width) * step.tokens * step.shape.hidden + (4 * step.shape.vocabulary * step.shape.hidden if step.full else 0)
 
 
-def workspace_bytes(step: StepShape, *, recompute: bool) -> int:
+def workspace_bytes(step: StepShape, recompute: Recompute) -> int:
     """The most that one layer's backward pass holds at once beside what was kept.
 
-    That is the MLP's: the gradients of its three wide results and of its input, and a weight that is made whole from 4 bits. With
-    recomputation, all that the layer's forward pass keeps comes to it.
+    That is the MLP's: the gradients of its three wide results and of its input, and a weight that is made whole from 4 bits. What is
+    computed again comes to it, when the layers above have given back what they kept.
     """
     shape, width = step.shape, step.width
     gradients = step.tokens * (3 * width * shape.inner + 2 * width * shape.hidden)
@@ -213,8 +267,33 @@ def workspace_bytes(step: StepShape, *, recompute: bool) -> int:
     whole = width * largest + 4 * math.ceil(largest / BLOCK) if step.quantization.type == "nf4" and not step.full else 0
     if step.adapter.type == "dora":
         whole = max(whole, *(_dora_norm_bytes(step, *shape.linear[name]) for name in step.targets))
-    again = layer_bytes(step) + (_once_bytes(step) // shape.layers if recompute else 0) if recompute else 0
-    return gradients + whole + again
+    kept = {level: kept_bytes(step, level) for level in recompute.counts()}
+    again = {level: _again_bytes(step, level) for level in kept}
+    given_back, most = 0, 0
+    for level in reversed(recompute.levels):
+        most = max(most, again[level] - given_back)
+        given_back += kept[level]
+    return gradients + whole + most
+
+
+def again_flops(step: StepShape) -> dict[Level, float]:
+    """FLOPs of a micro-batch that a layer of each level computes twice, what moves bytes alone counted as the FLOPs of its time.
+
+    Attention as if each row were one sample; with a mask, as if all tokens met.
+    """
+    shape, tokens = step.shape, step.tokens
+    rank = 0 if step.full else step.adapter.rank
+
+    def products(names: Iterable[str]) -> float:
+        sizes = {name: shape.linear[name] for name in names}
+        return 2 * tokens * sum(inputs * outputs + (rank * (inputs + outputs) if name in step.targets else 0)
+                                for name, (inputs, outputs) in sizes.items())
+
+    keys = tokens / step.rows / 2 if step.attention == "flash" else tokens
+    norms = FLOPS_PER_BYTE * 2 * tokens * shape.hidden * (2 * _stream(step) + 8)
+    attention = products(ATTENTION) + 4 * shape.queries * tokens * keys
+    mlp = products(shape.linear.keys() - set(ATTENTION)) + FLOPS_PER_BYTE * 3 * step.width * tokens * shape.inner
+    return {"keep": 0.0, "norms": norms, "attention": norms + attention, "mlp": norms + mlp, "full": norms + attention + mlp}
 
 
 def _dora_norm_bytes(step: StepShape, inputs: int, outputs: int) -> int:
@@ -230,6 +309,9 @@ def _dora_norm_bytes(step: StepShape, inputs: int, outputs: int) -> int:
 
 MARGIN = 1.05
 """What is predicted, times this, must fit: the allocator's own losses, and the aim for this arithmetic (5%)."""
+
+AUTO_MARGIN = 1.1
+"""The same for what `auto` chooses: it fills a device, and an allocator that works near its end loses more to pieces."""
 
 
 def free_memory_bytes() -> int:

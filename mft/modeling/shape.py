@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from mft.errors import ModelError
@@ -39,11 +41,9 @@ class Shape:
         return self.key_heads * self.head_size
 
     @property
-    def linear(self) -> dict[str, tuple[int, int]]:
+    def linear(self) -> Mapping[str, tuple[int, int]]:
         """Name -> (inputs, outputs) of the linear modules of one layer, in the order in which they run."""
-        return {"q_proj": (self.hidden, self.queries), "k_proj": (self.hidden, self.keys), "v_proj": (self.hidden, self.keys),
-                "o_proj": (self.queries, self.hidden), "gate_proj": (self.hidden, self.inner), "up_proj": (self.hidden, self.inner),
-                "down_proj": (self.inner, self.hidden)}
+        return _linear(self)
 
     @property
     def linear_parameters(self) -> int:
@@ -65,6 +65,15 @@ class Shape:
         33743970304
         """
         return self.linear_parameters + self.other_parameters
+
+
+@cache
+def _linear(shape: Shape) -> Mapping[str, tuple[int, int]]:
+    """Asked for thousands of times while a plan is made."""
+    return MappingProxyType({
+        "q_proj": (shape.hidden, shape.queries), "k_proj": (shape.hidden, shape.keys), "v_proj": (shape.hidden, shape.keys),
+        "o_proj": (shape.queries, shape.hidden), "gate_proj": (shape.hidden, shape.inner), "up_proj": (shape.hidden, shape.inner),
+        "down_proj": (shape.inner, shape.hidden)})
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:

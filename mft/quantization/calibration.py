@@ -26,8 +26,9 @@ from mft.data.readers.conversations import read_conversations
 from mft.data.split import is_validation
 from mft.data.walk import STDLIB, source_files, standard_library
 from mft.errors import DataError
-from mft.files import MANIFEST, read_json, sha256_json, write_json, write_text
+from mft.files import MANIFEST, read_json, write_json, write_text
 from mft.formats.base import PromptFormat
+from mft.hashes import sha256_json
 from mft.quantization.config import CalibrationOptions, QualityOptions
 from mft.tokenization.encode import TokenizedSample, encode_rows
 from mft.tokenization.sections import encoding_fault

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mft.errors import DependencyError, OutputError
-from mft.files import atomic_folder, hash_file
+from mft.files import atomic_folder
+from mft.hashes import hash_file
 
 LARGE = (".safetensors", ".gguf")
 ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LARGE)

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from mft import __version__
 from mft.data.engine.work import sweep_work, work_folder
 from mft.errors import CheckFailed, OutputError
-from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, sha256_json, write_json, write_manifest
+from mft.files import MANIFEST, atomic_folder, check_manifest, read_json, write_json, write_manifest
 from mft.formats.base import PromptFormat
+from mft.hashes import sha256_json
 from mft.quantization.calibration import CalibrationSet
 from mft.quantization.config import CALIBRATED, AwqJob, GgufJob, GptqJob, Int8Job, Job, NearestJob, Nf4Job, settings_of
 from mft.quantization.folder import write_companions, write_configs
@@ -67,8 +68,8 @@ def job_hash(source: Source, job: Job) -> str:
                         "format": source.prompt_format and source.prompt_format.reference})
 
 
-def finished(folder: Path, job: str, *, overwrite: bool) -> dict[str, Any] | None:
-    """The facts of the finished job that `folder` holds; None where it is to be made.
+def finished(folder: Path, job: str, *, overwrite: bool, replace_other: bool = False) -> dict[str, Any] | None:
+    """The facts of the finished job that `folder` holds; None where it is to be made; with `replace_other` in the place of another job.
 
     Raises:
         OutputError: the folder holds something else, or this job with changed files, and `overwrite` is False.
@@ -81,6 +82,8 @@ def finished(folder: Path, job: str, *, overwrite: bool) -> dict[str, Any] | Non
         known = read_json(folder / MANIFEST).get("job")
     except (OSError, ValueError, AttributeError):
         known = None
+    if known != job and known and replace_other:
+        return None
     if known != job:
         raise OutputError(f"{folder}: holds {'another job' if known else 'files that are of no job'}; give another --out, or --overwrite")
     try:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mft.errors import CheckFailed, ConfigError, MftError, ModelError, OutputError
-from mft.files import claim_folder, read_json, sha256_json, write_json, write_text
+from mft.files import claim_folder, read_json, write_json, write_text
+from mft.hashes import sha256_json
 from mft.modeling.base import read_model_config
 from mft.modeling.shape import Shape, shape_of
 from mft.quantization.calibration import choose, text_windows
@@ -165,10 +166,10 @@ def _run_all(request: Request, source: Source, shape: Shape) -> tuple[list[dict[
             entry = {"name": name, **settings_of(job), "predicted_bytes": predicted_bytes(shape, job), "bytes": None, "perplexity": None,
                      "path": str(folder)}
             try:
-                facts = finished(folder, job_hash(source, job), overwrite=request.overwrite)
+                facts = finished(folder, job_hash(source, job), overwrite=request.overwrite, replace_other=request.replace_other)
                 skipped = facts is not None
                 called = folder.name if request.single else f"{Path(request.name).name}-{name}"
-                facts = facts or run_job(source, job, name, folder, measure, overwrite=request.overwrite,
+                facts = facts or run_job(source, job, name, folder, measure, overwrite=request.overwrite or request.replace_other,
                                          finish=request.finish and partial(request.finish, name=called))
                 entries.append(entry | _told(facts, folder) | {"skipped": skipped})
             except OutputError:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mft.errors import ModelError
-from mft.files import MANIFEST, hash_file, read_json
+from mft.files import MANIFEST, read_json
+from mft.hashes import hash_file
 from mft.modeling.safetensors_header import read_header
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

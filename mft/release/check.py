@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mft.errors import CheckFailed, DataError
-from mft.files import MANIFEST, SUMS, hash_file, listed_files, read_json, write_manifest
+from mft.files import MANIFEST, SUMS, listed_files, read_json, write_manifest
+from mft.hashes import hash_file
 from mft.release.published import Published, read_published
 
 Status = Literal["ok", "damaged", "missing", "unlisted"]

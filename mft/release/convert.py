@@ -13,7 +13,8 @@ import torch
 
 from mft import __version__
 from mft.errors import CheckFailed, ModelError, OutputError
-from mft.files import MANIFEST, read_json, resumable_folder, sha256_json, write_manifest
+from mft.files import MANIFEST, read_json, resumable_folder, write_manifest
+from mft.hashes import sha256_json
 from mft.merging.blocks import Block, for_each_block, plan_blocks
 from mft.merging.folder import write_model_config
 from mft.merging.memory import MemoryWatch

@@ -9,7 +9,8 @@ from typing import Any
 
 from mft import __version__, formats
 from mft.errors import CheckFailed, DataError, FormatError, OutputError
-from mft.files import JOB, MANIFEST, SUMS, atomic_folder, folder_hashes, hash_file, listed_files, write_json, write_manifest
+from mft.files import JOB, MANIFEST, SUMS, atomic_folder, folder_hashes, listed_files, write_json, write_manifest
+from mft.hashes import hash_file
 from mft.reading import read_object
 from mft.release.card import CARD, base_name, write_card
 from mft.release.records import ADAPTER, CONFIG, FACTS, RUN, RunRecords, read_model_records, read_run_records
@@ -39,6 +40,12 @@ def release(source: Path, out: Path, *, stage: str | None = None, name: str | No
         written. CheckFailed: a file of the stage is not as it was made.
     """
     run, folder, stage = _locate(source, stage)
+    return release_folder(folder, out, run=run, stage=stage, name=name, licence=licence, format_name=format_name, overwrite=overwrite)
+
+
+def release_folder(folder: Path, out: Path, *, run: RunRecords, stage: str | None = None, name: str | None = None,
+                   licence: str | None = None, format_name: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """As `release`, of a model or adapter folder. `run`, `stage`: what its card tells, and which stage of it made the folder."""
     if folder.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(folder.resolve()):
         raise OutputError(f"{out}: is, holds or lies in the folder to be released; give another --out")
     model = read_model_records(folder)

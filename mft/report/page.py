@@ -6,11 +6,12 @@ from pathlib import Path
 
 from mft.files import write_text
 from mft.report.markup import Html, joined, tag
-from mft.report.read import read_run
+from mft.report.read import RUN, read_run
 from mft.report.records import Run
 from mft.report.sections.benchmarks import benchmark_section, problems_section, title_of
 from mft.report.sections.data import all_drops, data_section, drops_section
 from mft.report.sections.evaluation import evaluation_section, generations_section
+from mft.report.sections.funnel import funnel_section
 from mft.report.sections.merge import merge_section
 from mft.report.sections.project import header, run_section
 from mft.report.sections.training import samples_section, tokens_section, training_section
@@ -24,13 +25,16 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def write_report(run: Path, out: Path | None = None) -> Path:
     """Write the page of `run`, the output folder of a project or of one train run, and return where it is.
 
-    `out` is the file to write, by default `report.html` in the folder. Parts whose files are absent are named on the page.
+    `out` is the file to write, by default `report.html` in the folder; of a single synthesis beside its folder, whose files are all listed
+    in its manifest. Parts whose files are absent are named on the page.
 
     Raises:
         DataError: the folder is not that of a run, or one of its files is broken.
     """
-    page = render_page(read_run(run))
-    out = out or run / REPORT
+    found = read_run(run)
+    page = render_page(found)
+    listed = not (run / RUN).is_file() and bool(found.syntheses)
+    out = out or (run.resolve().with_name(f"{run.resolve().name}.{REPORT}") if listed else run / REPORT)
     write_text(out, page)
     return out
 
@@ -69,6 +73,9 @@ def _sections(run: Run) -> Iterator[tuple[str, str, Html]]:
         if training.samples:
             title = named("What is trained")
             yield (anchor := _anchor("samples", number)), title, samples_section(training.samples, anchor, title)
+    for number, synthesis in enumerate(run.syntheses):
+        title = f"Funnel: {synthesis.stage}" if len(run.syntheses) > 1 else "Funnel"
+        yield (anchor := _anchor("funnel", number)), title, funnel_section(synthesis, anchor, title)
     yield from _data_sections(run)
     for number, merge in enumerate(run.merges):
         title = f"Merge check: {merge.stage}" if len(run.merges) > 1 else "Merge check"

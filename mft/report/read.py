@@ -7,26 +7,31 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from mft.errors import DataError
+from mft.files import MANIFEST
 from mft.reading import read_object
 from mft.report.benchmarks import EVALUATION, BenchmarkEvaluation, is_benchmark, single_evaluation, stage_evaluation
 from mft.report.curve import read_curve
-from mft.report.records import DataBuild, Evaluation, MergeCheck, Run, Stage, Training
+from mft.report.records import DataBuild, Evaluation, MergeCheck, Run, Stage, Synthesis, Training
 
 RUN = "run.json"
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
-RESULT_FILES = {"data": "manifest.json", "train": RUN, "merge": "merge.json", "evaluate": "result.json"}
+RESULT_FILES = {"data": "manifest.json", "train": RUN, "merge": "merge.json", "evaluate": "result.json", "synthesize": "manifest.json"}
 SUBJECTS = {"data": "data ledger", "train": "training", "merge": "merge check", "evaluate": "before and after"}
+OPTIONAL_SUBJECTS = {"synthesize": "funnel"}
+"""What a run without such a stage is not said to lack."""
 
 
 def read_run(folder: Path) -> Run:
-    """Read a project's output folder, or the folder of a single train run.
+    """Read the output folder of a project, of a single train run, of an evaluation, or of a synthesis.
 
     Raises:
         DataError: there is no `run.json`, or a file in the folder is broken; the message names the file and the key.
     """
     if not (folder / RUN).is_file() and (folder / EVALUATION).is_file():
         return _read_evaluation(folder)
+    if not (folder / RUN).is_file() and read_object(folder / MANIFEST, missing_ok=True).get("kind") == "synthesis":
+        return _read_synthesis(folder)
     if not (folder / RUN).is_file():
         raise DataError(f"{folder}: has no {RUN}, so there is no run to report on; "
                         "give the output folder of `mft run` or `mft train`")
@@ -46,7 +51,8 @@ def read_run(folder: Path) -> Run:
         mft=head.get("mft") or versions.get("mft"), versions=versions, stages=stages,
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None,
         data=_of(found, DataBuild), trainings=_of(found, Training), merges=_of(found, MergeCheck),
-        evaluations=_of(found, Evaluation), benchmarks=_of(found, BenchmarkEvaluation), absent=tuple(absent))
+        evaluations=_of(found, Evaluation), benchmarks=_of(found, BenchmarkEvaluation), absent=tuple(absent),
+        syntheses=_of(found, Synthesis))
 
 
 def _read_evaluation(folder: Path) -> Run:
@@ -59,8 +65,18 @@ def _read_evaluation(folder: Path) -> Run:
                benchmarks=(found,), absent=())
 
 
+def _read_synthesis(folder: Path) -> Run:
+    """The folder of one `mft synthesize`."""
+    manifest = read_object(folder / MANIFEST)
+    found = _check(Synthesis, {**manifest, "stage": folder.resolve().name}, folder / MANIFEST)
+    return Run(name=folder.resolve().name, status="done", mft=manifest.get("mft"), versions={}, config=None,
+               stages=(Stage(folder.resolve().name, "synthesize"),), data=(), trainings=(), merges=(), evaluations=(), benchmarks=(),
+               absent=(), syntheses=(found,))
+
+
 T = TypeVar("T")
-_RECORDS: Mapping[str, type[Any]] = {"data": DataBuild, "train": Training, "merge": MergeCheck, "evaluate": Evaluation}
+_RECORDS: Mapping[str, type[Any]] = {"data": DataBuild, "train": Training, "merge": MergeCheck, "evaluate": Evaluation,
+                                       "synthesize": Synthesis}
 
 
 def _of(found: list[Any], kind: type[T]) -> tuple[T, ...]:
@@ -69,9 +85,9 @@ def _of(found: list[Any], kind: type[T]) -> tuple[T, ...]:
 
 def _read_stages(folder: Path, stages: tuple[Stage, ...], single: bool) -> tuple[list[Any], list[str]]:
     found, absent = [], []
-    for kind, subject in SUBJECTS.items():
+    for kind, subject in (SUBJECTS | OPTIONAL_SUBJECTS).items():
         of_kind = [stage for stage in stages if stage.kind == kind]
-        if not of_kind:
+        if not of_kind and kind in SUBJECTS:
             absent.append(f"{subject} (no {kind} stage)")
         for stage in of_kind:
             home = folder if single else folder / stage.name

@@ -53,6 +53,28 @@ class DataBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class FunnelStep:
+    """One step of a synthesis: rows in, made, out, replaced by what was made of them, and dropped by reason."""
+
+    step: str
+    read: int
+    kept: int
+    made: int = 0
+    replaced: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """`manifest.json` of a synthesize stage: its funnel, the seeds first."""
+
+    stage: str
+    made: int
+    kept: int
+    funnel: tuple[FunnelStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Lengths:
     """A histogram: `counts[i]` samples of `edges[i]` up to `edges[i + 1]` tokens. Both are empty where there is no sample."""
 
@@ -216,6 +238,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     benchmarks: tuple[BenchmarkEvaluation, ...]
     absent: tuple[str, ...]
+    syntheses: tuple[Synthesis, ...] = ()
 
     def kind_of(self, stage: str) -> str | None:
         """The kind of the stage of that name, None where there is none."""

@@ -14,7 +14,8 @@ from mft.evaluation.mcnemar import compare
 from mft.evaluation.programs import canonical, stubbed, user_text
 from mft.evaluation.protocol import Protocol
 from mft.evaluation.protocols import protocol as find_protocol
-from mft.files import claim_folder, sha256_json, write_json, write_text
+from mft.files import claim_folder, write_json, write_text
+from mft.hashes import sha256_json
 from mft.problems.benchmarks import benchmark, load_benchmark, problem_file
 from mft.problems.problem import Problem
 from mft.runs.progress import progress_bar

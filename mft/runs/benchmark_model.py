@@ -13,8 +13,9 @@ from mft.evaluation.models import ModelUnderTest, loaded_in_turn
 from mft.evaluation.protocol import Protocol
 from mft.evaluation.writers import EndpointWriter, ModelWriter, Writer
 from mft.evaluation.writing import collect_samples, endings, write_samples
-from mft.files import MANIFEST, claim_folder, hash_file, read_json, sha256_json
+from mft.files import MANIFEST, claim_folder, read_json
 from mft.generation.openai_endpoint import Endpoints
+from mft.hashes import hash_file, sha256_json
 from mft.modeling.adapters import FACTS, is_adapter, read_adapter_facts
 from mft.modeling.added_tokens import base_of_adapter
 from mft.modeling.base import resolve_base

@@ -13,7 +13,7 @@ from mft.data.engine.config import Engine
 from mft.data.engine.run import Progress, Report, report_nothing
 from mft.data.pipeline import build
 from mft.errors import ConfigError
-from mft.log import shows_progress
+from mft.log import shows_progress, terminal_bar
 
 
 def build_data(recipe: Path, out: Path, overwrite: bool, overrides: Sequence[str] = (), **options: Any) -> dict[str, Any]:
@@ -43,20 +43,14 @@ def rows_bar() -> Iterator[Report]:
     if not shows_progress():
         yield report_nothing
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown = bar.add_task("build", total=None, speed="")
+    with terminal_bar("build") as move:
         started: dict[str, float] = {}
 
         def report(progress: Progress) -> None:
             if progress.done == 0:
                 started[progress.stage] = time.monotonic()
             seconds = time.monotonic() - started[progress.stage]
-            bar.update(shown, description=progress.stage, completed=progress.done, total=progress.total, speed=speed_of(progress, seconds))
+            move(progress.done, progress.total, speed_of(progress, seconds), progress.stage)
 
         yield report
 

@@ -12,9 +12,10 @@ from mft.errors import ConfigError
 from mft.files import read_json
 from mft.runs.config import TrainStage
 from mft.runs.dry_run import plan_training
+from mft.runs.kinds.train import encode_stage, train_job
 from mft.runs.project import Project
-from mft.runs.stages import StageContext, encode_stage, train_job
 from mft.training.config import MEASURED_MODES, DistributedConfig, TasksConfig
+from mft.training.memory_use import planned_job
 from mft.training.run import METRICS, RUN, train
 
 STEPS, WARM_UP = 6, 2
@@ -55,15 +56,16 @@ def calibrate(project: Project, stage: TrainStage) -> Calibration:
     The data stage must have been built (`plan_training`). A step is at most four micro-batches; nothing is evaluated or saved, and a
     measured balance of the tasks is replaced by its plain mode. Communication of several ranks is not measured.
     """
-    context = StageContext(project.config, project.path.parent, project.out, project.out / stage.name, project.done, overwrite=False,
-                           replace=False, resume="never", record={}, write_report=project.write_report)
-    tokens, settings = encode_stage(context, stage), stage.training
-    rows = settings.micro_batch_rows * min(MOST_MICRO_BATCHES, settings.global_batch_rows // settings.micro_batch_rows)
+    context = project.context(stage, resume="never")
+    tokens = encode_stage(context, stage)
+    job, _ = planned_job(replace(train_job(context, stage), distributed=DistributedConfig(), start=None), 1, None)
+    settings = job.training
+    rows = settings.rows_at_once * min(MOST_MICRO_BATCHES, settings.global_batch_rows // settings.rows_at_once)
     short = settings.model_copy(update={
         "max_steps": STEPS, "global_batch_rows": rows, "log_every": 1, "evaluate_every": 0, "checkpoint_every": 0, "keep_best": False,
         "early_stopping": None})
     tasks = stage.tasks if stage.tasks.balance not in MEASURED_MODES else TasksConfig(balance="task_token_mean")
-    job = replace(train_job(context, stage), training=short, tasks=tasks, distributed=DistributedConfig(), start=None)
+    job = replace(job, training=short, tasks=tasks)
     with TemporaryDirectory(prefix=".calibration-", dir=project.out) as folder:
         train(job, tokens, Path(folder) / "run")
         lines = map(json.loads, (Path(folder) / "run" / METRICS).read_text(encoding="utf-8").splitlines())

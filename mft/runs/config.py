@@ -112,6 +112,20 @@ class BenchmarkStage(Named, CodeOptions):
     kind: Literal["evaluate"]
 
 
+class ReleaseStage(Named):
+    """A model as others download it: weights, tokenizer, chat template, model card, hashes."""
+
+    kind: Literal["release"]
+    model: str
+    """An earlier merge or train stage, or a job of an earlier quantize stage as `STAGE/JOB`, such as `int4/main`."""
+
+    title: str | None = Field(None, min_length=1)
+    """How the card calls the model. null: the project's name, and for a quantised model the job's."""
+
+    licence: str | None = Field(None, min_length=1)
+    """Licence id for the card, such as llama2. null: what the base's own card states, else unknown."""
+
+
 class ReportStage(Named):
     """One HTML page of the whole run."""
 
@@ -119,7 +133,8 @@ class ReportStage(Named):
 
 
 AnyEvaluateStage = Annotated[EvaluateStage | BenchmarkStage, Field(discriminator="benchmark")]
-Stage = Annotated[DataStage | TrainStage | MergeStage | QuantizeStage | AnyEvaluateStage | ReportStage, Field(discriminator="kind")]
+Stage = Annotated[DataStage | TrainStage | MergeStage | QuantizeStage | AnyEvaluateStage | ReleaseStage | ReportStage,
+                  Field(discriminator="kind")]
 PARAMETER_KINDS = {"data"}
 """Kinds of stages whose folder a recipe may read through a parameter."""
 
@@ -156,6 +171,9 @@ class ProjectConfig(StrictModel):
         misfits = []
         for number, stage in enumerate(self.stages):
             misfits += [misfit.at(number) for misfit in _misfits(stage, earlier)]
+            if isinstance(stage, EvaluateStage) and not any(isinstance(other, TrainStage) for other in self.stages[:number]):
+                misfits.append(Misfit(("benchmark",), "loss is measured on the held-out rows of a train stage, and none stands before this "
+                                                      "one").at(number))
             earlier[stage.name] = stage
         if misfits:
             raise ValidationError.from_exception_data(type(self).__name__, misfits)
@@ -202,6 +220,8 @@ def _misfits(stage: Stage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
         yield from _quantize_misfits(stage, earlier)
     if isinstance(stage, TrainStage):
         yield from _rate_misfits(stage, earlier)
+    if isinstance(stage, ReleaseStage):
+        yield from _release_misfits(stage, earlier)
 
 
 def _quantize_misfits(stage: QuantizeStage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
@@ -212,6 +232,21 @@ def _quantize_misfits(stage: QuantizeStage, earlier: dict[str, Stage]) -> Iterat
             yield Misfit(("model",), f"'{stage.model}' trains an adapter; merge it first and name the merge stage")
     if stage.data is None and (needy := sorted({job.method for job in stage.jobs} & set(CALIBRATED))):
         yield Misfit(("data",), f"{' and '.join(needy)} measure activations on real rows; name a data stage")
+
+
+def _release_misfits(stage: ReleaseStage, earlier: dict[str, Stage]) -> Iterator[Misfit]:
+    """The model is a folder that an earlier stage leaves; of a matrix, one of its jobs."""
+    name, _, job = stage.model.partition("/")
+    named = earlier.get(name)
+    if isinstance(named, QuantizeStage):
+        if job not in named.names:
+            yield Misfit(("model",), f"'{stage.model}' names no job of the quantize stage '{name}'; allowed: "
+                                     f"{', '.join(f'{name}/{each}' for each in named.names)}")
+    elif job or not isinstance(named, MergeStage | TrainStage):
+        allowed = [other.name for other in earlier.values() if isinstance(other, MergeStage | TrainStage)]
+        allowed += [f"{other.name}/{each}" for other in earlier.values() if isinstance(other, QuantizeStage) for each in other.names]
+        yield Misfit(("model",), f"'{stage.model}' is not a model of an earlier stage; allowed: "
+                                 f"{', '.join(allowed) or 'none stands before it'}")
 
 
 def _reference(key: str | tuple[str, ...], name: str, kinds: set[str], earlier: dict[str, Stage]) -> Iterator[Misfit]:

@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from mft.runs.config import TrainStage
+from mft.runs.kinds.context import StageContext
+from mft.runs.kinds.train import encode_stage, ranks_here, train_job
 from mft.runs.project import Project, run_project
-from mft.runs.stages import StageContext, encode_stage, ranks_here, train_job
 from mft.training.job import TrainJob, check_job
+from mft.training.memory_use import planned_job
 
 
 def plan_training(project: Project, name: str) -> dict[str, Any]:
@@ -21,18 +23,17 @@ def plan_training(project: Project, name: str) -> dict[str, Any]:
     """
     stage = next(stage for stage in project.config.stages if isinstance(stage, TrainStage) and stage.name == name)
     run_project(project, only=stage.data)
-    context = StageContext(project.config, project.path.parent, project.out, project.out / name, project.done,
-                           overwrite=False, replace=False, resume=project.resume, record={}, write_report=project.write_report,
-                           processes=project.processes)
+    context = project.context(stage)
     tokens, ranks = encode_stage(context, stage), ranks_here(context, stage)
-    check_job(_as_it_will_be(context, stage), tokens, ranks, project.config.tracking.generations)
+    job = _as_it_will_be(context, stage)
+    check_job(job, tokens, ranks, project.config.tracking.generations)
     counts = tokens.summary()["train"]
-    settings = stage.training
+    settings = job.training if job.training.micro_batch_rows != "auto" else planned_job(job, ranks, None)[0].training
     per_epoch = math.ceil(counts["rows"] / settings.global_batch_rows)
     return {key: counts[key] for key in ("samples", "tokens", "trained_tokens", "rows", "fill", "dropped")} | {
         "steps_per_epoch": per_epoch, "steps": settings.max_steps or per_epoch * settings.epochs,
         "tokens_per_step": settings.global_batch_rows * project.config.model.context,
-        "ranks": ranks, "accumulation": settings.global_batch_rows // (ranks * settings.micro_batch_rows)}
+        "ranks": ranks, "accumulation": settings.global_batch_rows // (ranks * settings.rows_at_once)}
 
 
 def _as_it_will_be(context: StageContext, stage: TrainStage) -> TrainJob:

@@ -23,9 +23,8 @@ def headline(plan: StagePlan) -> str:
     Such as `H200: 52.1 of 150.8 GB, fits; full recomputation; 2 rows of 4,096 tokens at once`.
     """
     verdict = "fits" if plan.fits else "does not fit"
-    kept = "with recomputation" if plan.recompute else "without recomputation"
     rows = f"{plan.micro_batch_rows} row{'s' * (plan.micro_batch_rows > 1)} of {plan.context:,} tokens at once"
-    return f"{plan.device.name}: {_gb(plan.memory.total)} of {_gb(plan.device.memory_bytes)} GB, {verdict}, {kept}, {rows}"
+    return f"{plan.device.name}: {_gb(plan.memory.total)} of {_gb(plan.device.memory_bytes)} GB, {verdict}, {plan.recompute}, {rows}"
 
 
 def _stage_lines(plan: StagePlan) -> Iterator[str]:

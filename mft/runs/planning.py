@@ -1,20 +1,24 @@
 """`mft plan`: what each train stage of a project would take of a device and of time, before anything is loaded."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mft.config.sizes import parse_size
 from mft.errors import ConfigError
 from mft.files import MANIFEST
 from mft.modeling.base import config_of_base
 from mft.modeling.devices import Accelerator, accelerator_of, named_accelerator
-from mft.modeling.memory import MARGIN, adapter_parameters, free_memory_bytes
+from mft.modeling.memory import AUTO_MARGIN, MARGIN, adapter_parameters, free_memory_bytes
+from mft.modeling.recompute import Recompute
 from mft.runs.config import ProjectConfig, TrainStage
 from mft.training.config import DistributedConfig
 from mft.training.job import TrainJob, config_faults, step_shape
-from mft.training.memory_plan import Choice, MemoryPlan, choices, engines_beside, memory_plan
+from mft.training.memory_plan import Choice, MemoryPlan, choices, engines_beside
+from mft.training.step_plan import StepPlanner
 from mft.training.time_plan import TimePlan, Work, bound_tokens_per_s, time_plan
 
 CONTEXTS = (4096, 8192, 16384, 32768)
@@ -32,13 +36,17 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """What the command line says. `tokens`: trained on in an epoch; `tokens_per_s`: of all devices; `price`: of a device for an hour."""
+    """What the command line says. `tokens`: trained on in an epoch; `tokens_per_s`: of all devices; `price`: of a device for an hour.
+
+    `fetch`: ask the hub for the config.json of a base that is not known here.
+    """
 
     gpu: str | None = None
     gpus: int | None = None
     tokens: int | None = None
     tokens_per_s: float | None = None
     price: float | None = None
+    fetch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class StagePlan:
     devices: int
     base: str
     attention: str
-    recompute: bool
+    recompute: Recompute
     micro_batch_rows: int
     accumulation: int
     context: int
@@ -97,12 +105,13 @@ class StagePlan:
         """As `--json` prints it."""
         return {
             "stage": self.name, "device": self.device.name, "device_memory_bytes": self.device.memory_bytes, "devices": self.devices,
-            "base": self.base, "attention": self.attention, "recompute": self.recompute, "micro_batch_rows": self.micro_batch_rows,
+            "base": self.base, "attention": self.attention, "recompute": bool(self.recompute),
+            "recompute_layers": self.recompute.counts(), "micro_batch_rows": self.micro_batch_rows,
             "accumulation": self.accumulation, "context": self.context, "trained_parameters": self.trained_parameters,
             "memory_bytes": self.memory.to_json(), "fits": self.fits, "tokens_per_step": self.tokens_per_step,
             "rows": self.work.rows, "data": self.work.source, **self.time.to_json(),
             "choices": [{"engine": choice.distributed.engine, "zero_stage": choice.distributed.stage or None,
-                         "recompute": choice.recompute, "micro_batch_rows": choice.micro_batch_rows, "context": choice.context,
+                         "recompute": bool(choice.recompute), "micro_batch_rows": choice.micro_batch_rows, "context": choice.context,
                          "total_bytes": choice.memory.total, "fits": choice.memory.fits(self.device.memory_bytes)}
                         for choice in self.others]}
 
@@ -132,8 +141,8 @@ def device_named(asked: str | None) -> Device:
     """
     if asked is None:
         return _device_here()
-    if (size := _memory_size(asked)) is not None:
-        return Device(asked, "cuda", size, None)
+    with contextlib.suppress(ValueError):
+        return Device(asked, "cuda", parse_size(asked), None)
     known = named_accelerator(asked)
     return Device(known.name, "cuda", known.memory_bytes, known.flops)
 
@@ -152,14 +161,6 @@ def check_calibration(asked: str | None) -> None:
         raise ConfigError([f"--calibrate: measures {here.name}, and --gpu is {asked}: leave --gpu out, or calibrate where there is one"])
 
 
-def _memory_size(text: str) -> int | None:
-    for unit, factor in (("GiB", 2**30), ("GB", 10**9)):
-        number = text.removesuffix(unit).strip()
-        if text.endswith(unit) and number.replace(".", "", 1).isdigit():
-            return int(float(number) * factor)
-    return None
-
-
 def _device_here() -> Device:
     import torch
 
@@ -173,36 +174,35 @@ def _device_here() -> Device:
 def _plan_stage(config: ProjectConfig, stage: TrainStage, beside: Path, out: Path, options: PlanOptions) -> StagePlan:
     device = device_named(options.gpu)
     ranks = options.gpus or stage.distributed.processes or 1
-    base_config, found = config_of_base(config.model.base, beside)
+    base_config, found = config_of_base(config.model.base, beside, fetch=options.fetch)
     job = TrainJob(Path(found), config.model, stage.quantization, stage.adapter, stage.tasks, stage.training, stage.distributed,
                    beside=beside)
     faults = [*_context_faults(config, base_config), *config_faults(job, base_config, ranks, config.tracking.generations)]
     if faults:
         raise ConfigError([f"stage '{stage.name}': {fault}" for fault in faults])
     attention = config.model.attention if config.model.attention != "auto" else _usual_attention(device)
-    step = step_shape(job, base_config, attention=attention, device=device.kind)
-    rows = bool(config.model.add_tokens) and not step.full
-
-    def memory(recompute: bool) -> MemoryPlan:
-        return memory_plan(step, stage.training, stage.distributed, ranks, recompute=recompute, trains_rows=rows)
-
-    recompute = stage.training.recompute == "full" or (
-        stage.training.recompute == "auto" and not memory(False).fits(device.memory_bytes))
+    row = step_shape(job, base_config, attention=attention, device=device.kind)
+    rows = bool(config.model.add_tokens) and not row.full
+    try:
+        step = StepPlanner(row, stage.training, stage.distributed, ranks, trains_rows=rows,
+                           fits=lambda memory: memory.total * AUTO_MARGIN <= device.memory_bytes).plan()
+    except ConfigError as error:
+        raise ConfigError([f"stage '{stage.name}': {fault}" for fault in error.problems]) from error
     longest = int(base_config.get("max_position_embeddings", config.model.context))
     tokens_per_step = stage.training.global_batch_rows * config.model.context
     work = _work(options, out, stage, config.model.context)
-    trained = adapter_parameters(step)
+    trained = adapter_parameters(row)
     engines = [stage.distributed, *_other_engines(job, base_config, ranks)]
     bound = None if device.flops is None else bound_tokens_per_s(
-        base_config, context=config.model.context, adapter_parameters=0 if step.full else trained, recompute=recompute,
+        base_config, context=config.model.context, adapter_parameters=0 if row.full else trained, again=step.again,
         flops_per_s=device.flops, devices=ranks)
     return StagePlan(
-        stage.name, device, ranks, found, attention, recompute, stage.training.micro_batch_rows,
-        stage.training.global_batch_rows // (ranks * stage.training.micro_batch_rows), config.model.context, trained, memory(recompute),
+        stage.name, device, ranks, found, attention, step.recompute, step.micro_batch_rows,
+        stage.training.global_batch_rows // (ranks * step.micro_batch_rows), config.model.context, trained, step.memory,
         tokens_per_step, config.tracking.generations, work,
         time_plan(work.steps(stage.training), tokens_per_step, ranks, tokens_per_s=options.tokens_per_s, bound=bound,
                   price_per_hour=options.price),
-        tuple(choices(replace(step, tokens=0), stage.training, engines, ranks, context=config.model.context,
+        tuple(choices(row, stage.training, engines, ranks, context=config.model.context, micro_batch_rows=step.micro_batch_rows,
                       contexts=tuple(length for length in CONTEXTS if length <= longest), trains_rows=rows)))
 
 

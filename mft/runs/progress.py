@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mft.log import shows_progress
+from mft.log import shows_progress, terminal_bar
 
 logger = logging.getLogger(__name__)
 
@@ -18,13 +18,8 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     if not shows_progress():
         yield _log_lines(description)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with terminal_bar(description) as move:
+        yield move
 
 
 def _log_lines(description: str) -> Callable[[int, int], None]:

@@ -1,25 +1,40 @@
-"""Run the stages of a project in order; a stage whose key and output are unchanged is skipped."""
+"""Run the stages of a project in order; a stage whose inputs, settings and output are unchanged is skipped."""
 
 import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mft import __version__
-from mft.errors import CheckFailed, ConfigError, OutputError
-from mft.files import read_json, sha256_json, write_json, write_text
-from mft.runs.config import NEEDS, BenchmarkStage, DataStage, EvaluateStage, ProjectConfig, Stage
-from mft.runs.stages import RUNNERS, ReportWriter, StageContext, do_nothing
+from mft.errors import CheckFailed, Interrupted
+from mft.files import write_json
+from mft.hashes import sha256_json
+from mft.runs.claim import RUN, claimed
+from mft.runs.config import ProjectConfig, Stage, TrainStage
+from mft.runs.finished import (
+    Finished,
+    check_files,
+    differences,
+    files_of,
+    lost_files,
+    note_begun,
+    note_finished,
+    read_finished,
+    replaces_other,
+)
+from mft.runs.graph import Choice, choose, inputs_of
+from mft.runs.kinds.context import ReportWriter, StageContext, do_nothing
+from mft.runs.kinds.registry import KINDS
+from mft.runs.signals import stop_as_interrupt
+from mft.runs.view import StageView, stage_view
 
 logger = logging.getLogger(__name__)
 
-RUN, CONFIG, STAGES = "run.json", "config.yaml", ".stages"
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "trl", "tokenizers", "datasets")
 
 
@@ -39,8 +54,16 @@ class Project:
     """Ranks of a train stage, where the command line gives them."""
     before_training: Callable[[], None] = do_nothing
     """Called once by a train stage that is not found finished, before it trains."""
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Stage name -> its record in .stages, of the stages that have been run or found finished."""
+    done: dict[str, Finished] = field(default_factory=dict)
+    """The stages that have been run or found finished."""
+
+    def context(self, stage: Stage, *, overwrite: bool = False, replace: bool = False, lost: Sequence[str] = (),
+                record: dict[str, Any] | None = None, **more: Any) -> StageContext:
+        """Where a stage of this project stands."""
+        settings: dict[str, Any] = {"resume": self.resume, "before_training": self.before_training, "processes": self.processes} | more
+        return StageContext(self.config, self.path.parent, self.out, self.out / stage.name, overwrite=overwrite, replace=replace, lost=lost,
+                            record=record or {}, write_report=self.write_report,
+                            command=["train", str(self.path), *self.overrides], **settings)
 
 
 def versions() -> dict[str, str]:
@@ -57,27 +80,30 @@ def versions() -> dict[str, str]:
 def run_project(project: Project, *, only: str | None = None, start: str | None = None, until: str | None = None) -> dict[str, Any]:
     """Run the stages, or with `only` one stage and the earlier ones that it needs; returns run.json.
 
-    `start` runs this stage and all after it again; `until` stops after this stage.
+    `start` runs this stage and all after it again; `until` stops after this stage. run.json says at every moment which stages have ended
+    and how the run stands: `running`, `done`, `check failed`, `interrupted` or `failed`, the last two with the `stage` they ended in.
 
     Raises:
-        ConfigError: a stage name that the config does not have.
+        ConfigError: a stage name that the config does not have; `start` stands after `until`.
         OutputError: `project.out` holds something that is no run of this project.
-        CheckFailed: a stage ran to its end and found a fault; raised after the stages behind it have run.
+        CheckFailed: a stage ran to its end and found a fault; raised after the stages behind it have run. Or what a stage left has changed.
+        Interrupted: a signal came; what is finished is kept.
     """
-    names = [stage.name for stage in project.config.stages]
-    for name in filter(None, (only, start, until)):
-        if name not in names:
-            raise ConfigError([f"{project.path}: there is no stage '{name}'; stages: {', '.join(names)}"])
-    chosen = _closure(project.config, only) if only else set(names[: names.index(until) + 1] if until else names)
-    again = set(names[names.index(start):]) if start else set()
-    _claim(project)
-    entries: list[dict[str, Any]] = []
-    record = {"name": project.config.name, "status": "running", "versions": versions(), "stages": entries}
-    for stage in project.config.stages:
-        if stage.name in chosen:
-            entries.append(_run_stage(project, stage, again=stage.name in again, record=record))
-            write_json(project.out / RUN, record)
-    faults = [f"  {entry['name']}: {fault}" for entry in entries for fault in RUNNERS[entry["kind"]].faults(entry["result"])]
+    choice = choose(project.config, project.path, only=only, start=start, until=until)
+    record: dict[str, Any] = {"name": project.config.name, "status": "running", "versions": versions(), "stages": []}
+    with stop_as_interrupt(), claimed(project.config, project.path, project.out, overwrite=project.overwrite):
+        _run_stages(project, choice, record)
+        return _judged(project, record)
+
+
+def _judged(project: Project, record: dict[str, Any]) -> dict[str, Any]:
+    """Write how the run ended.
+
+    Raises:
+        CheckFailed: a stage found a fault.
+    """
+    entries = record["stages"]
+    faults = [f"  {entry['name']}: {fault}" for entry in entries for fault in KINDS[entry["kind"]].faults(entry["result"])]
     record["status"] = "check failed" if faults else "done"
     write_json(project.out / RUN, record)
     if faults:
@@ -87,80 +113,95 @@ def run_project(project: Project, *, only: str | None = None, start: str | None 
     return record
 
 
-def _closure(config: ProjectConfig, name: str) -> set[str]:
-    """A stage and the earlier stages that it reads."""
-    chosen, queue = set(), [name]
-    while queue:
-        stage = config.stage(queue.pop())
-        chosen.add(stage.name)
-        queue += [earlier for earlier in _inputs(config, stage) if earlier not in chosen]
-    return chosen
+def _run_stages(project: Project, choice: Choice, record: dict[str, Any]) -> None:
+    stages = [stage for stage in project.config.stages if stage.name in choice.chosen]
+    with stage_view([(stage.name, stage.kind) for stage in stages]) as view:
+        for stage in stages:
+            view.begin(stage.name)
+            with _end_noted(project, stage, record, view):
+                entry = run_stage(project, stage, again=stage.name in choice.again, record=record)
+            view.end(stage.name, "skipped" if entry["skipped"] else "done", entry["seconds"])
+            record["stages"].append(entry)
+            write_json(project.out / RUN, record)
 
 
-def _inputs(config: ProjectConfig, stage: Stage) -> list[str]:
-    """Names of the earlier stages whose output a stage reads."""
-    inputs = [getattr(stage, key) for key in NEEDS.get(stage.kind, {}) if getattr(stage, key) is not None]
-    if isinstance(stage, DataStage):
-        inputs += [value.stage for value in stage.parameters.values() if value.stage is not None]
-    if isinstance(stage, EvaluateStage | BenchmarkStage):
-        inputs += [name for name in stage.models if name != "base"]
-        inputs += [train.data for train in config.stages if train.kind == "train" and train.name in _closure_of(config, stage.models)]
-    if stage.kind == "quantize" and stage.model != "base":
-        inputs.append(stage.model)
-    if stage.kind == "report":
-        inputs += [other.name for other in config.stages if other.name != stage.name]
-    return list(dict.fromkeys(inputs))
+@contextmanager
+def _end_noted(project: Project, stage: Stage, record: dict[str, Any], view: StageView) -> Iterator[None]:
+    """Write into run.json how and in which stage a run ended that did not come to its end.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM came.
+    """
+    try:
+        yield
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
+        write_json(project.out / RUN, record | {"status": status, "stage": stage.name})
+        view.end(stage.name, status)
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"interrupted in stage '{stage.name}'; what is finished is kept, and the same command goes on") from error
+        raise
 
 
-def _closure_of(config: ProjectConfig, models: Sequence[str]) -> set[str]:
-    """The train stages behind the models of an evaluate stage."""
-    trains = {stage.name for stage in config.stages if stage.kind == "train"}
-    merges = {stage.name: stage.adapter for stage in config.stages if stage.kind == "merge"}
-    return {merges.get(name, name) for name in models if merges.get(name, name) in trains} or trains
+def key_parts(project: Project, stage: Stage, context: StageContext) -> dict[str, Any]:
+    """All that decides what a stage gives: its key is the hash of this."""
+    inputs = {name: project.done[name].fingerprint for name in inputs_of(project.config, stage) if name in project.done}
+    return {"stage": sha256_json(stage.model_dump()), "model": sha256_json(project.config.model.model_dump()), "mft": __version__,
+            "inputs": inputs, "sources": sha256_json(KINDS[stage.kind].sources(context, stage))}
 
 
-def _claim(project: Project) -> None:
-    out = project.out
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file, not a folder")
-    if out.is_dir() and any(out.iterdir()):
-        earlier = read_json(out / RUN).get("name") if (out / RUN).is_file() else None
-        started = (out / CONFIG).is_file()
-        if not project.overwrite and not (started and earlier in (None, project.config.name)):
-            raise OutputError(f"{out}: holds something that is no run of '{project.config.name}'; give another --out, "
-                              "or --overwrite to write into it")
-    out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(project.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(out / CONFIG, f"# resolved from {project.path.name} by mft {__version__}\n{text}")
+def asked_anew(project: Project, stage: Stage, *, again: bool) -> bool:
+    """Whether a stage runs even where nothing has changed."""
+    return stage.kind == "report" or again or project.overwrite or (isinstance(stage, TrainStage) and project.resume != "auto")
 
 
-def _run_stage(project: Project, stage: Stage, *, again: bool, record: dict[str, Any]) -> dict[str, Any]:
+def run_stage(project: Project, stage: Stage, *, again: bool, record: dict[str, Any]) -> dict[str, Any]:
     """Run one stage or find it finished; returns its entry in run.json."""
-    folder = project.out / stage.name
-    context = StageContext(project.config, project.path.parent, project.out, folder, project.done,
-                           overwrite=again or project.overwrite, replace=False, resume=project.resume, record=record,
-                           write_report=project.write_report, before_training=project.before_training,
-                           processes=project.processes, command=["train", str(project.path), *project.overrides])
-    run = RUNNERS[stage.kind]
-    key = sha256_json({"stage": stage.model_dump(), "model": project.config.model.model_dump(), "mft": __version__,
-                       "inputs": {name: project.done[name]["fingerprint"] for name in _inputs(project.config, stage)
-                                  if name in project.done},
-                       "sources": run.sources(context, stage)})
-    marker = project.out / STAGES / f"{stage.name}.json"
-    finished = read_json(marker) if marker.is_file() and folder.is_dir() else None
-    asked_anew = stage.kind == "report" or context.overwrite or (stage.kind == "train" and project.resume != "auto")
-    if finished and finished["key"] == key and not asked_anew:
-        logger.info("%s: unchanged, skipped", stage.name)
-        project.done[stage.name] = finished
-        return {"name": stage.name, "kind": stage.kind, "seconds": finished["seconds"], "skipped": True, "result": finished["result"]}
-    if finished:
-        context = replace(context, replace=True)
+    kind = KINDS[stage.kind]
+    finished = read_finished(project.out, stage.name)
+    lost = lost_files(finished, project.out) if finished else []
+    context = project.context(stage, overwrite=again or project.overwrite, replace=replaces_other(project.out, stage.name), lost=lost,
+                              record=record)
+    parts = key_parts(project, stage, context)
+    anew = asked_anew(project, stage, again=again)
+    if finished and not lost and not anew and finished.key == sha256_json(parts):
+        return _skip(project, stage, finished)
+    if finished and not anew:
+        _say_why(project, finished, parts, lost)
+    _check_inputs(project, stage)
     logger.info("%s: %s", stage.name, stage.kind)
-    started = time.perf_counter()
-    result = run.run(context, stage)
-    seconds = time.perf_counter() - started
-    entry = {"key": key, "fingerprint": run.fingerprint(context, result), "seconds": seconds, "result": result}
-    project.done[stage.name] = entry
     if stage.kind != "report":
-        write_json(marker, entry)
+        note_begun(project.out, stage.name, replaces=context.replace)
+    started = time.perf_counter()
+    result = kind.run(context, stage)
+    seconds = time.perf_counter() - started
+    project.done[stage.name] = ended = Finished(stage.name, sha256_json(parts), parts, kind.fingerprint(context, result), seconds, result,
+                                                files_of(kind.handed_on(context, stage), project.out))
+    if stage.kind != "report":
+        note_finished(project.out, ended)
     return {"name": stage.name, "kind": stage.kind, "seconds": seconds, "skipped": False, "result": result}
+
+
+def _skip(project: Project, stage: Stage, finished: Finished) -> dict[str, Any]:
+    checked = check_files(finished, project.out)
+    if checked != finished:
+        note_finished(project.out, checked)
+    project.done[stage.name] = checked
+    logger.info("%s: unchanged, skipped", stage.name)
+    return {"name": stage.name, "kind": stage.kind, "seconds": finished.seconds, "skipped": True, "result": finished.result}
+
+
+def _say_why(project: Project, finished: Finished, parts: dict[str, Any], lost: Sequence[str]) -> None:
+    if lost:
+        shown = ", ".join(map(str, [project.out / name for name in lost[:3]])) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        logger.warning("%s: was finished, but %s %s gone; it runs again", finished.name, shown, "is" if len(lost) == 1 else "are")
+    elif changed := list(differences(finished.parts, parts)):
+        logger.info("%s: runs again, as %s changed", finished.name, " and ".join(changed))
+
+
+def _check_inputs(project: Project, stage: Stage) -> None:
+    """Hold what a stage is about to read against what earlier stages left; what a train stage starts from is read whole."""
+    start = stage.init_from if isinstance(stage, TrainStage) else None
+    for name in inputs_of(project.config, stage):
+        if name in project.done and stage.kind != "report":
+            project.done[name] = check_files(project.done[name], project.out, read_all=name == start)

@@ -6,9 +6,9 @@ from typing import Any
 
 from mft.errors import CheckFailed
 from mft.runs.config import load_project
+from mft.runs.kinds.context import ReportWriter
 from mft.runs.project import Project, run_project
 from mft.runs.shipped import shipped_config
-from mft.runs.stages import ReportWriter
 
 
 def run_quickstart(out: Path, write_report: ReportWriter, *, overwrite: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from mft.errors import MftError
 from mft.runs.config import TrainStage
+from mft.runs.kinds.train import run_train
 from mft.runs.launch import announce_rank
 from mft.runs.project import Project, run_project
-from mft.runs.stages import StageContext, run_train
 
 
 def join_training(project: Project, name: str, *, again: bool = False) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _follow(project: Project, stage: TrainStage) -> dict[str, Any]:
     if isinstance(told[0], MftError):
         raise told[0]
     if told[0]:
-        run_train(_context_of(project, stage), stage)
+        run_train(project.context(stage), stage)
     return {}
 
 
@@ -65,8 +65,3 @@ def _lead(project: Project, name: str, again: bool) -> dict[str, Any]:
         raise
     tell(False)   # the stage was found finished
     return record
-
-
-def _context_of(project: Project, stage: TrainStage) -> StageContext:
-    return StageContext(project.config, project.path.parent, project.out, project.out / stage.name, project.done, overwrite=False,
-                        replace=False, resume=project.resume, record={}, write_report=project.write_report)

@@ -15,14 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from mft.sandbox.program import Limits, SandboxError
+from mft.sandbox.container import Engine, look
+from mft.sandbox.program import PACKAGES, Limits, SandboxError
 
-Isolation = Literal["auto", "bubblewrap", "unshare", "unsafe"]
+Isolation = Literal["auto", "bubblewrap", "unshare", "container", "unsafe"]
 
 HERE = Path(__file__).resolve().parent
 INNER = "/judge"
-PACKAGES: Final = ("numpy",)
-"""What programs may import besides the standard library, where it is installed."""
 PACKAGE_FOLDER = "/packages"
 CLOSING_S = 5.0
 OUTSIDE_ID = 65533
@@ -39,6 +38,8 @@ ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
 """All that a worker is told. A fixed hash seed: the order of a set is the same in every run."""
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inner.jail import main; main(int(sys.argv[2]))"
+
+KEEPER = "import sys; sys.path.insert(0, sys.argv[1]); from mft.sandbox.container_worker import main; main(int(sys.argv[2]))"
 
 PRELOADED: Final = (  # noqa: SIM905 - a list of words is read as words
     "bisect cmath collections copy datetime enum fractions functools heapq itertools json math operator re string textwrap typing").split()
@@ -57,10 +58,16 @@ class Plan:
     foreign: bool
     privileged: bool
     limits: Mapping[str, Any]
+    engine: Engine | None = None
+    """What runs containers; then programs have the Python, the packages and the compilers of its image."""
 
 
 def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), languages: Collection[str] = ()) -> Plan:
     """The plan for this interpreter: its standard library and, of its packages, PACKAGES alone. `preload`: imported before any fork."""
+    foreign = any(language != "python" for language in languages)
+    if isolation == "container":
+        return Plan(isolation=isolation, python=sys.executable, path=(), binds=(), preload=(), foreign=foreign, privileged=False,
+                    limits=asdict(limits), engine=look().engine)
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     prefix = Path(sys.base_prefix)
     places = [place for place in SYSTEM if os.path.exists(place)]
@@ -78,7 +85,7 @@ def make_plan(isolation: str, limits: Limits, *, preload: Sequence[str] = (), la
     paths = (*path, *sorted({str(Path(source).parent) for source, target in binds if target.startswith(PACKAGE_FOLDER)})
              ) if isolation == "unsafe" else (*path, PACKAGE_FOLDER)
     return Plan(isolation=isolation, python=python, path=paths, binds=tuple(binds), preload=(*PRELOADED, *preload),
-                foreign=any(language != "python" for language in languages),
+                foreign=foreign,
                 privileged=os.geteuid() == 0 and _is_mapped(OUTSIDE_ID), limits=asdict(limits))
 
 
@@ -113,18 +120,24 @@ def _is_mapped(uid: int) -> bool:
 
 
 class Worker:
-    """The socket to a process behind the wall. `first`: a worker that forks this one, in its own wall; else a wall is built."""
+    """The socket to a process behind the wall. Without a `mother` the wall is built, and this is the mother that forks workers in it."""
 
-    def __init__(self, plan: Plan, first: "Worker | None" = None) -> None:
+    def __init__(self, plan: Plan, mother: "Worker | None" = None) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process: subprocess.Popen[bytes] | None = None
         with theirs:
-            if first is not None:
-                first.send({"another": True}, [theirs.fileno()])
+            if mother is not None:
+                mother.send({"another": True}, [theirs.fileno()])
                 return
             self.process = subprocess.Popen(_command(plan, theirs.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                            stderr=subprocess.PIPE, env=dict(ENVIRONMENT), pass_fds=[theirs.fileno()], cwd="/",
+                                            stderr=subprocess.PIPE, env=_environment(plan), pass_fds=[theirs.fileno()], cwd="/",
                                             start_new_session=True)
+        if plan.engine is not None:
+            limits = Limits(**plan.limits)
+            message = {"command": plan.engine.command, "image": plan.engine.image, "foreign": plan.foreign,
+                       "limits": asdict(limits.for_compilers() if plan.foreign else limits)}
+            self.socket.send(json.dumps(message).encode())
+            return
         message = {"build": plan.isolation == "unshare", "bare": plan.isolation == "unsafe", "privileged": plan.privileged,
                    "drop_to": OUTSIDE_ID if plan.privileged else None, "binds": plan.binds, "links": LINKS, "folders": FOLDERS,
                    "texts": TEXTS, "path": plan.path, "preload": plan.preload, "foreign": plan.foreign, "limits": dict(plan.limits)}
@@ -164,7 +177,14 @@ class Worker:
                 self.process.kill()
 
 
+def _environment(plan: Plan) -> dict[str, str] | None:
+    """A worker behind a wall is told ENVIRONMENT alone; an engine's command needs the user's own."""
+    return None if plan.engine is not None else dict(ENVIRONMENT)
+
+
 def _command(plan: Plan, descriptor: int) -> list[str]:
+    if plan.engine is not None:
+        return [plan.python, "-P", "-c", KEEPER, str(HERE.parent.parent), str(descriptor)]
     inner = INNER if plan.isolation == "bubblewrap" else str(HERE)
     python = [plan.python, "-s", "-S", "-P", "-B", "-X", "utf8", "-c", BOOT, inner, str(descriptor)]
     if plan.isolation != "bubblewrap":
@@ -194,6 +214,10 @@ def _version(package: str) -> str | None:
 
 def facts(plan: Plan) -> dict[str, Any]:
     """What a score says of where its programs ran."""
+    if plan.engine is not None:
+        told = look().told
+        return {"isolation": plan.isolation, "engine": plan.engine.command[0], "image": plan.engine.image, "as_root": False,
+                **{name: told[name] for name in ("kernel", "machine", "python", "packages")}, "hash_seed": 0, "limits": dict(plan.limits)}
     return {"isolation": plan.isolation, "as_root": plan.privileged, "kernel": platform.release(), "machine": platform.machine(),
             "python": platform.python_version(), "packages": {name: _version(name) for name in PACKAGES},
             "hash_seed": 0, "limits": dict(plan.limits)}

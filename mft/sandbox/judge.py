@@ -17,24 +17,22 @@ from functools import cache
 from typing import Any, Literal, get_args
 
 from mft.sandbox import isolation as walls
-from mft.sandbox.inner.foreign import LANGUAGES
-from mft.sandbox.isolation import PACKAGES, Isolation, Plan, Worker, make_plan
+from mft.sandbox.inner.foreign import BUILDS, LANGUAGES
+from mft.sandbox.isolation import Isolation, Plan, Worker, make_plan
 from mft.sandbox.probe import WALLS, Probe, probe_sandboxes
-from mft.sandbox.program import ExecutionResult, Limits, Program, SandboxError
+from mft.sandbox.program import PACKAGES, ExecutionResult, Limits, Program, SandboxError
 
 logger = logging.getLogger(__name__)
 
 VERDICT_BYTES = 1 << 14
 
-FOREIGN_DISK_BYTES, FOREIGN_PROCESSES, FOREIGN_FILES = 512 << 20, 256, 1024
-"""What a compiler or a virtual machine needs at least; for programs that are not Python, limits below are raised to these."""
-
 Mode = Literal["separate", "inside"]
 
 
 def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers: int | None = None, isolation: Isolation = "auto",
-          mode: Mode = "separate") -> Iterator[ExecutionResult]:
-    """Verdicts in the order in which they are ready. Programs that ran out of time are run again, one by one, when all others are done.
+          mode: Mode = "separate", again: bool = True) -> Iterator[ExecutionResult]:
+    """Verdicts in the order in which they are ready. Programs that ran out of time are run again, one by one, when all others are done,
+    unless `again` is False.
 
     Raises:
         SandboxError: this machine has no isolation of the kind asked for.
@@ -44,16 +42,18 @@ def judge(programs: Sequence[Program], *, limits: Limits | None = None, workers:
     limits = limits or Limits()
     preload = [name for name in PACKAGES if any(name in program.solution or name in program.tests for program in programs)]
     plan = make_plan(choose(isolation), limits, preload=preload, languages={program.language for program in programs})
-    unknown = sorted({program.language for program in programs} - {"python", *LANGUAGES})
+    unknown = sorted({program.language for program in programs if not program.build_only} - {"python", *LANGUAGES}
+                     | {program.language for program in programs if program.build_only} - BUILDS.keys())
     if unknown:
-        raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}")
+        raise SandboxError(f"cannot run {', '.join(unknown)}; what can be run: python, {', '.join(LANGUAGES)}; "
+                           f"what can be built alone: {', '.join(BUILDS)}")
     jobs = [_Job(program, mode if program.language == "python" else "inside", limits,
                  "" if program.language == "python" else f"its tests are part of the {program.language} program") for program in programs]
     pool = _Pool(plan, max(1, min(workers or len(os.sched_getaffinity(0)), len(jobs))))
     try:
         late = []
         for job, result in pool.run(jobs):
-            if result.status == "timeout":
+            if again and result.status == "timeout":
                 late.append(job)
             else:
                 yield result
@@ -71,8 +71,9 @@ def choose(isolation: Isolation) -> str:
     Raises:
         SandboxError: none works, with each one's reason.
     """
-    if isolation not in get_args(Isolation):
-        raise SandboxError(f"isolation '{isolation}'; expected auto, bubblewrap, unshare or unsafe")
+    kinds = get_args(Isolation)
+    if isolation not in kinds:
+        raise SandboxError(f"isolation '{isolation}'; expected {', '.join(kinds[:-1])} or {kinds[-1]}")
     if isolation == "unsafe":
         logger.warning("programs run without a sandbox, with the rights of this user: insisted on by isolation 'unsafe'")
         return isolation
@@ -80,7 +81,7 @@ def choose(isolation: Isolation) -> str:
     works = next((probe for probe in tried if probe.works), None)
     if works is None:
         raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in tried)
-                           + "; containers are not used to run programs. Isolation 'unsafe' runs them with the rights of this user")
+                           + ". Isolation 'unsafe' runs them with the rights of this user")
     return works.name
 
 
@@ -116,15 +117,17 @@ class _Job:
         own: dict[str, int | None] = {"cpu_s": limits.cpu_seconds(wall), "address_bytes": limits.memory_bytes}
         if self.foreign:
             wall += limits.build_timeout_s
-            own |= {"cpu_s": limits.cpu_seconds(wall), "address_bytes": None, "disk_bytes": max(limits.disk_bytes, FOREIGN_DISK_BYTES),
-                    "processes": max(limits.processes, FOREIGN_PROCESSES), "open_files": max(limits.open_files, FOREIGN_FILES)}
+            raised = limits.for_compilers()
+            own |= {"cpu_s": limits.cpu_seconds(wall), "address_bytes": None, "disk_bytes": raised.disk_bytes,
+                    "processes": raised.processes, "open_files": raised.open_files}
         return {"mode": "foreign" if self.foreign else self.mode, "timeout_s": wall, "limits": own}
 
     def texts(self, nonce: str) -> list[dict[str, Any]]:
         """What each side reads, the one with the verdict last."""
         program, limits = self.program, self.limits
         if self.foreign:
-            return [{"language": program.language, "solution": program.solution, "nonce": nonce, "timeout_s": self.timeout_s,
+            return [{"language": program.language, "solution": program.solution, "build_only": program.build_only,
+                     "nonce": nonce, "timeout_s": self.timeout_s,
                      "build_timeout_s": limits.build_timeout_s, "output_bytes": limits.output_bytes, "memory_bytes": limits.memory_bytes}]
         tests = {"tests": program.tests, "call": program.call, "entry_point": program.entry_point, "nonce": nonce}
         if self.mode == "separate":
@@ -171,11 +174,13 @@ class _Pool:
 
     def __init__(self, plan: Plan, count: int) -> None:
         self.plan = plan
-        self.workers = [Worker(plan)]
+        self.mother = None if plan.isolation == "container" else Worker(plan)
+        self.workers: list[Worker] = []
         try:
-            self.workers[0].wait_ready()
-            self.workers += [Worker(plan, self.workers[0]) for _ in range(count - 1)]
-            for worker in self.workers[1:]:
+            if self.mother is not None:
+                self.mother.wait_ready()
+            self.workers += [Worker(plan, self.mother) for _ in range(count)]
+            for worker in self.workers:
                 worker.wait_ready()
         except BaseException:
             self.close()
@@ -196,7 +201,9 @@ class _Pool:
                     selector.unregister(worker.socket)
                     done = running.pop(worker)
                     report, verdict = worker.receive(), done.verdict()
-                    idle.append(worker if report is not None else self._replaced(worker))
+                    if report is not None and "refused" in report:
+                        raise SandboxError(f"the sandbox does not go on: {report['refused']}")
+                    idle.append(worker if report is not None and not report["spent"] else self._replaced(worker))
                     if verdict is not None and verdict["status"] == "inside":
                         waiting.append(replace(done.job, mode="inside", why_inside=verdict["detail"]))
                     else:
@@ -204,8 +211,17 @@ class _Pool:
 
     def _replaced(self, worker: Worker) -> Worker:
         worker.close()
-        fresh = Worker(self.plan)
-        fresh.wait_ready()
+        try:
+            fresh = Worker(self.plan, self.mother)
+            fresh.wait_ready()
+        except (OSError, SandboxError):
+            if self.mother is None:
+                raise
+            self.mother.close()             # she was killed too
+            self.mother = Worker(self.plan)
+            self.mother.wait_ready()
+            fresh = Worker(self.plan, self.mother)
+            fresh.wait_ready()
         self.workers[self.workers.index(worker)] = fresh
         return fresh
 
@@ -214,7 +230,7 @@ class _Pool:
             self.workers.pop().close()
 
     def close(self) -> None:
-        for worker in reversed(self.workers):
+        for worker in [*self.workers, *([self.mother] if self.mother else [])]:
             worker.close()
 
 

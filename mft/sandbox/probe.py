@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mft.sandbox.container import look
+from mft.sandbox.program import SandboxError
+
 TIMEOUT_S = 10.0
 NOBODY = "65534"
 
@@ -29,8 +32,8 @@ SYSCTLS = {
 """Kernel setting -> the value that forbids user namespaces, and what that means."""
 
 
-WALLS = ("bubblewrap", "unshare")
-"""The kinds that the judge runs programs in; containers are looked at alone."""
+WALLS = ("bubblewrap", "unshare", "container")
+"""The kinds that the judge runs programs in, in the order in which it takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Probe:
 
 
 def probe_sandboxes(timeout_s: float = TIMEOUT_S) -> list[Probe]:
-    """Try every kind, the strongest first; each try ends after `timeout_s` seconds."""
-    return [_bubblewrap(timeout_s), _unshare(timeout_s), _container("podman", timeout_s), _container("docker", timeout_s)]
+    """Try every kind, in the order of WALLS. Those of this machine's own tools end after `timeout_s` seconds each."""
+    return [_bubblewrap(timeout_s), _unshare(timeout_s), _container()]
 
 
 def best(probes: Sequence[Probe]) -> Probe | None:
@@ -86,26 +89,14 @@ def _python_inside(name: str, command: str, options: Sequence[str], timeout_s: f
                  + (", on a read-only file system" if read_only else "; the file system is as writable as the user's"))
 
 
-def _container(name: str, timeout_s: float) -> Probe:
-    """A container engine that answers, and an image on this machine to run something in; nothing is fetched."""
-    path = shutil.which(name)
-    if path is None:
-        return Probe(name, False, f"{name} is not on PATH")
-    listed = _run([path, "images", "--quiet"], timeout_s)
-    if isinstance(listed, str):
-        return Probe(name, False, f"{name} {listed}")
-    if listed.returncode:
-        return Probe(name, False, f"the engine does not answer: {_first_line(listed.stderr)}")
-    images = listed.stdout.split()
-    if not images:
-        return Probe(name, False, f"the engine answers, but holds no image to run a program in; fetch one: {name} pull python:3-slim")
-    options = ["--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--user", f"{NOBODY}:{NOBODY}", "--pull", "never"]
-    ended = _run([path, "run", *options, "--entrypoint", "true", images[0]], timeout_s)
-    if isinstance(ended, str):
-        return Probe(name, False, f"{name} {ended}")
-    if ended.returncode:
-        return Probe(name, False, f"a program did not run in the image {images[0]}: {_first_line(ended.stderr)}")
-    return Probe(name, True, f"a program ran in the image {images[0]} without network, on a read-only file system")
+def _container() -> Probe:
+    """An engine that answers, and an image on this machine to run something in; nothing is fetched."""
+    try:
+        seen = look()
+    except SandboxError as error:
+        return Probe("container", False, str(error))
+    return Probe("container", True, f"{' '.join(seen.engine.command)} ran a program of the image {seen.engine.image} (Python "
+                 f"{seen.told['python']}) without network or rights, on a read-only file system")
 
 
 def _run(command: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str] | str":

@@ -1,7 +1,7 @@
 """What is judged, within which limits, and what came out."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 from mft.errors import MftError
 
@@ -13,6 +13,9 @@ Judged = Literal["separate", "inside"]
 
 MIB = 1024 * 1024
 
+PACKAGES: Final = ("numpy",)
+"""What programs may import besides the standard library, where it is installed."""
+
 
 class SandboxError(MftError):
     """No isolation of the kind asked for, or limits that cannot be."""
@@ -20,7 +23,7 @@ class SandboxError(MftError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one program. Judged separately it is two sandboxes, the solution's and the tests'; each has all but the time for itself."""
+    """Bounds of one program. Judged separately, the solution and the tests have all but the time for themselves each."""
 
     timeout_s: float = 3.0
     """From the sandbox's start to the verdict. Time in which the kernel let a program wait for a CPU does not count."""
@@ -46,6 +49,11 @@ class Limits:
         if low:
             raise SandboxError(f"limits of the sandbox must be above 0: {', '.join(low)}")
 
+    def for_compilers(self) -> "Limits":
+        """These with what a compiler or a virtual machine needs at least."""
+        return replace(self, disk_bytes=max(self.disk_bytes, 512 * MIB), processes=max(self.processes, 256),
+                       open_files=max(self.open_files, 1024))
+
     def cpu_seconds(self, timeout_s: float) -> int:
         """Whole seconds of CPU time that one process has."""
         return max(1, -int(-(self.cpu_s if self.cpu_s is not None else timeout_s + 1) // 1))
@@ -70,6 +78,8 @@ class Program:
     language: str = "python"
     timeout_s: float | None = None
     """In place of the limits' own."""
+    build_only: bool = False
+    """Of a language that is not Python: compiled and not run; it has passed where its compiler takes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tokenizers import Tokenizer
 
 from mft.errors import TokenizerError
-from mft.files import sha256_text
+from mft.hashes import sha256_text
 from mft.tokenization.family import BYTE_PIECE
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from mft.training.deepspeed_config import deepspeed_config
 from mft.training.job import TrainJob
 
 
-def training_arguments(job: TrainJob, out: Path, *, ranks: int, recompute: bool, evaluates: bool) -> TrainingArguments:
+def training_arguments(job: TrainJob, out: Path, *, ranks: int, evaluates: bool) -> TrainingArguments:
     """The arguments of a run on this many processes.
 
     Neither `bf16` nor DeepSpeed's own types are on: the trainer casts activations by autocast under every engine, so that the same
@@ -23,12 +23,11 @@ def training_arguments(job: TrainJob, out: Path, *, ranks: int, recompute: bool,
     """
     settings = job.training
     arguments = TrainingArguments(
-        output_dir=str(out), per_device_train_batch_size=settings.micro_batch_rows,
-        gradient_accumulation_steps=settings.global_batch_rows // (settings.micro_batch_rows * ranks),
+        output_dir=str(out), per_device_train_batch_size=settings.rows_at_once,
+        gradient_accumulation_steps=settings.global_batch_rows // (settings.rows_at_once * ranks),
         num_train_epochs=settings.epochs, max_steps=settings.max_steps or -1, learning_rate=settings.learning_rate,
         max_grad_norm=settings.clip, seed=settings.seed, data_seed=settings.seed,
         fp16=job.quantization.compute_dtype == "fp16",
-        activation_checkpointing=recompute, activation_checkpointing_kwargs={"use_reentrant": False} if recompute else None,
         logging_strategy="steps", logging_steps=settings.log_every, logging_nan_inf_filter=False,
         eval_strategy="steps" if settings.evaluate_every and evaluates else "no", eval_steps=settings.evaluate_every or None,
         save_strategy="steps" if settings.checkpoint_every else "no", save_steps=settings.checkpoint_every or 500,

@@ -3,14 +3,13 @@
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mft.log import shows_progress
+from mft.log import Move, shows_progress, terminal_bar
 
 
 class StopOnSignal(TrainerCallback):
@@ -55,30 +54,32 @@ class TerminalProgress(TrainerCallback):
     """A bar on stderr with step, loss and time left; nothing where stderr is not a terminal."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._task: Any = None
+        self._open = ExitStack()
+        self._move: Move | None = None
+        self._note = ""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar."""
         if shows_progress():
-            self._bar = Progress(
-                TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-                TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("train", total=state.max_steps, completed=state.global_step, note="")
+            self._move = self._open.enter_context(terminal_bar("train"))
+            self._show(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=state.global_step)
+        self._show(state)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         """Show the loss, whole and by task."""
-        if self._bar and logs and "loss" in logs:
+        if self._move and logs and "loss" in logs:
             tasks = " ".join(f"{key.rsplit('/', 1)[1]} {value:.3f}" for key, value in logs.items() if key.startswith("loss/task/"))
-            self._bar.update(self._task, note=f"loss {logs['loss']:.3f}  {tasks}")
+            self._note = f"loss {logs['loss']:.3f}  {tasks}"
+            self._show(state)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""
-        if self._bar:
-            self._bar.stop()
+        self._open.close()
+        self._move = None
+
+    def _show(self, state: TrainerState) -> None:
+        if self._move:
+            self._move(state.global_step, state.max_steps, f"{state.global_step}/{state.max_steps}  {self._note}")

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mft.config.model import StrictModel
+from mft.config.problems import did_you_mean
+from mft.config.sizes import parse_size
 
 LossMode = Literal["token_mean", "sample_mean", "task_token_mean", "task_sample_mean"]
 Balance = Literal[LossMode, "coba", "self_paced"]
@@ -16,6 +18,9 @@ MEASURED_MODES = ("coba", "self_paced")
 
 WEIGHED_MODES = (*TASK_MODES, *MEASURED_MODES)
 """Balances in which a task has a weight, which is logged."""
+
+RECOMPUTE = ("auto", "full", "none")
+"""Words that `training.recompute` may be; else it is a size."""
 
 
 def loss_mode(balance: Balance) -> LossMode:
@@ -152,8 +157,9 @@ class TrainingConfig(StrictModel):
     global_batch_rows: int = Field(8, ge=1)
     """Packed rows of one optimizer step. What is accumulated follows from it."""
 
-    micro_batch_rows: int = Field(1, ge=1)
-    """Packed rows that are computed at once, laid side by side as [1, rows * context]."""
+    micro_batch_rows: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """Packed rows that are computed at once, laid side by side as [1, rows * context]. `auto`: as many as fit, where that is faster;
+    a run that goes on keeps what it began with."""
 
     learning_rate: float = Field(1e-4, gt=0)
     min_learning_rate: float = Field(0.0, ge=0)
@@ -181,8 +187,10 @@ class TrainingConfig(StrictModel):
     paper tries 5, 10 and 15. 0: none."""
 
     seed: int = Field(1234, ge=0)
-    recompute: Literal["auto", "full", "none"] = "auto"
-    """Recompute the layers' activations in the backward pass: slower, far less memory. `auto`: only where needed."""
+    recompute: str = "auto"
+    """Recompute the layers' activations in the backward pass: slower, far less memory. `auto`: of as few layers, and as little of them,
+    as free memory asks for; `full`: of all layers; `none`; or a size such as `40GB`, which what is kept never exceeds. The gradients are
+    the same."""
 
     log_every: int = Field(1, ge=1)
     evaluate_every: int = Field(50, ge=0)
@@ -202,9 +210,27 @@ class TrainingConfig(StrictModel):
 
     health: HealthConfig = Field(default_factory=HealthConfig)
 
+    @field_validator("recompute")
+    @classmethod
+    def _is_a_choice_or_a_size(cls, given: str) -> str:
+        if given not in RECOMPUTE:
+            try:
+                parse_size(given)
+            except ValueError as error:
+                hint = did_you_mean(given, RECOMPUTE)
+                raise ValueError(f"expected {', '.join(RECOMPUTE)} or the size of what may be kept, such as 40GB; found {given!r}{hint}"
+                                 ) from error
+        return given
+
+    @property
+    def rows_at_once(self) -> int:
+        """`micro_batch_rows` as a number: after `auto` has been resolved (mft/training/step_plan.py)."""
+        assert self.micro_batch_rows != "auto"
+        return self.micro_batch_rows
+
     @model_validator(mode="after")
     def _values_fit(self) -> "TrainingConfig":
-        if self.global_batch_rows % self.micro_batch_rows:
+        if self.micro_batch_rows != "auto" and self.global_batch_rows % self.micro_batch_rows:
             raise ValueError(
                 f"global_batch_rows ({self.global_batch_rows}) is not a multiple of micro_batch_rows ({self.micro_batch_rows})")
         if self.min_learning_rate > self.learning_rate:

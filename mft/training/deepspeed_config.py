@@ -47,8 +47,8 @@ def _resolved(distributed: DistributedConfig, training: TrainingConfig, ranks: i
     if distributed.stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = False
     return {
-        "train_micro_batch_size_per_gpu": training.micro_batch_rows,
-        "gradient_accumulation_steps": training.global_batch_rows // (training.micro_batch_rows * ranks),
+        "train_micro_batch_size_per_gpu": training.rows_at_once,
+        "gradient_accumulation_steps": training.global_batch_rows // (training.rows_at_once * ranks),
         "train_batch_size": training.global_batch_rows, "gradient_clipping": training.clip, "zero_optimization": zero,
         "bf16": {"enabled": False}, "fp16": {"enabled": False}, "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False, "steps_per_print": QUIET_STEPS, "wall_clock_breakdown": False}

@@ -1,14 +1,13 @@
 """What decides what a run gives, and every reason to refuse it before a weight is loaded."""
 
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from mft.errors import ConfigError, DataError
-from mft.files import hash_file, sha256_json
+from mft.hashes import hash_file, sha256_json, sha256_of
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
 from mft.modeling.compute import computes_in
@@ -56,16 +55,12 @@ class TrainJob:
 
 def base_file_hashes(base: Path) -> dict[str, str]:
     """sha256 of config.json and of every weights file of a base; a file that is as it was is read once in a process."""
-    found = {}
-    for path in sorted([base / "config.json", *base.glob("*.safetensors")]):
-        status = path.stat()
-        found[path.name] = _sha256(path, status.st_size, status.st_mtime_ns)
-    return found
+    return {path.name: sha256_of(path) for path in base_files(base)}
 
 
-@cache
-def _sha256(path: Path, size: int, modified_ns: int) -> str:
-    return str(hash_file(path)["sha256"])
+def base_files(base: Path) -> list[Path]:
+    """config.json and every weights file of a base."""
+    return sorted([base / "config.json", *base.glob("*.safetensors")])
 
 
 def check_job(job: TrainJob, tokens: RunTokens, ranks: int, generations: int = 0) -> None:
@@ -116,9 +111,10 @@ def job_faults(job: TrainJob, ranks: int) -> list[str]:
     faults = []
     if engine == "none" and ranks > 1:
         faults.append(f"distributed.engine is none, which is one process, but {ranks} were started; set engine: ddp, deepspeed or fsdp")
-    if training.global_batch_rows % (ranks * training.micro_batch_rows):
+    least = 1 if training.micro_batch_rows == "auto" else training.micro_batch_rows
+    if training.global_batch_rows % (ranks * least):
         faults.append(f"training.global_batch_rows is {training.global_batch_rows}, which {ranks} ranks with micro_batch_rows "
-                      f"{training.micro_batch_rows} cannot share; give a multiple of {ranks * training.micro_batch_rows}")
+                      f"{training.micro_batch_rows} cannot share; give a multiple of {ranks * least}")
     if engine == "fsdp" and job.quantization.type != "none":
         faults.append(f"quantization.type is {job.quantization.type} with distributed.engine fsdp: sharded 4-bit weights have been "
                       "reported to be silently wrong (bitsandbytes issue 1945); use ddp or deepspeed, or quantization: {type: none}")
@@ -162,7 +158,7 @@ KERNELS: dict[str, Attention] = {"sdpa": "sdpa", "eager": "eager"}
 
 
 def step_shape(job: TrainJob, base_config: dict[str, Any], *, attention: str, device: Literal["cuda", "cpu"]) -> StepShape:
-    """A micro-batch of the job, as the arithmetic of its memory takes it. `attention`: as transformers names it.
+    """A micro-batch of one row, as the arithmetic of its memory takes it. `attention`: as transformers names it.
 
     Raises:
         ModelError: the base is of a kind whose memory is not known beforehand.
@@ -170,7 +166,7 @@ def step_shape(job: TrainJob, base_config: dict[str, Any], *, attention: str, de
     quantization = job.quantization
     if device == "cpu" and computes_in(quantization.compute_dtype, torch.device("cpu")) == torch.float32:
         quantization = quantization.model_copy(update={"compute_dtype": "fp32"})
-    return StepShape(shape_of(base_config), quantization, job.adapter, job.training.micro_batch_rows * job.model.context,
+    return StepShape(shape_of(base_config), quantization, job.adapter, job.model.context,
                      KERNELS.get(attention, "flash"), device)
 
 

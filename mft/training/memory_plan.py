@@ -1,6 +1,7 @@
-"""The memory of a training step on one device, part by part, before anything is loaded: for `mft plan` and `recompute: auto`. No torch.
+"""The memory of a training step on one device, part by part, before anything is loaded. No torch.
 
-The arithmetic of model and activations is in mft/modeling/memory.py; here is what the optimizer and the engine add.
+The arithmetic of model and activations is in mft/modeling/memory.py; here is what the optimizer and the engine add. What is chosen by it
+is in mft/training/step_plan.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from mft.modeling.memory import (
     weight_bytes,
     workspace_bytes,
 )
+from mft.modeling.recompute import Recompute, every
 from mft.training.config import DistributedConfig, TrainingConfig
 
 RUNTIME = {"cuda": 600_000_000, "cpu": 700_000_000}
@@ -24,6 +26,9 @@ RUNTIME = {"cuda": 600_000_000, "cpu": 700_000_000}
 transformers."""
 
 ZERO_STAGES: Final[tuple[Literal[1, 2, 3], ...]] = (1, 2, 3)
+
+ROWS = (1, 2, 4, 8, 16, 32)
+"""Rows of a micro-batch that are looked at."""
 
 BUCKET, LIVE, PREFETCH = 500_000_000, 1_000_000_000, 50_000_000
 """DeepSpeed's defaults, in numbers: reduce_bucket_size, stage3_max_live_parameters, stage3_prefetch_bucket_size."""
@@ -71,7 +76,7 @@ class MemoryPlan:
         return {**asdict(self), "total": self.total}
 
 
-def memory_plan(step: StepShape, training: TrainingConfig, distributed: DistributedConfig, ranks: int, *, recompute: bool,
+def memory_plan(step: StepShape, training: TrainingConfig, distributed: DistributedConfig, ranks: int, *, recompute: Recompute,
                 trains_rows: bool = False) -> MemoryPlan:
     """What one of `ranks` devices holds. `trains_rows`: rows of embedding and head train beside an adapter (`model.add_tokens`)."""
     trained = adapter_parameters(step)
@@ -91,8 +96,8 @@ def memory_plan(step: StepShape, training: TrainingConfig, distributed: Distribu
     rows = 4 * step.width * step.shape.vocabulary * step.shape.hidden if trains_rows else 0
     return MemoryPlan(
         weights=weights, adapters=adapters, gradients=gradients if stage < 2 or offload == "none" else 0, optimizer=optimizer,
-        communication=communication, activations=saved_bytes(step, recompute=recompute), logits=head_bytes(step) + rows,
-        workspace=workspace_bytes(step, recompute=recompute) + rows, runtime=RUNTIME[step.device])
+        communication=communication, activations=saved_bytes(step, recompute), logits=head_bytes(step) + rows,
+        workspace=workspace_bytes(step, recompute) + rows, runtime=RUNTIME[step.device])
 
 
 def _optimizer_bytes(name: str, trained: int, *, master: bool) -> int:
@@ -125,27 +130,28 @@ class Choice:
     """One way to run a step: the engine, whether it recomputes, rows of a micro-batch, context, and what it takes."""
 
     distributed: DistributedConfig
-    recompute: bool
+    recompute: Recompute
     micro_batch_rows: int
     context: int
     memory: MemoryPlan
 
 
 def choices(step: StepShape, training: TrainingConfig, engines: Sequence[DistributedConfig], ranks: int, *, context: int,
-            contexts: tuple[int, ...], trains_rows: bool = False) -> Iterator[Choice]:
+            micro_batch_rows: int, contexts: tuple[int, ...], trains_rows: bool = False) -> Iterator[Choice]:
     """Other ways to run the same optimizer step: every micro-batch that the ranks can share, with and without recomputation.
 
     And with a row a micro-batch, the longer contexts; all of that with the first of `engines`. With each other engine, the micro-batch as
-    it is and of one row. `step.tokens` does not matter.
+    it is and of one row. `step` is a micro-batch of any size.
     """
     each = training.global_batch_rows // ranks
-    sizes = [rows for rows in (1, 2, 4, 8, 16, 32) if each % rows == 0]
+    sizes = [rows for rows in ROWS if each % rows == 0]
     own = [(context, rows) for rows in sizes] + [(length, 1) for length in contexts if length != context]
-    few = [(context, rows) for rows in sorted({1, training.micro_batch_rows})]
+    few = [(context, rows) for rows in sorted({1, micro_batch_rows})]
+    layers = step.shape.layers
     for engine in engines:
         for length, rows in own if engine is engines[0] else few:
-            for recompute in (False, True):
-                there = replace(step, tokens=rows * length)
+            for recompute in (every("keep", layers), every("full", layers)):
+                there = replace(step, tokens=rows * length, rows=rows)
                 yield Choice(engine, recompute, rows, length,
                              memory_plan(there, training, engine, ranks, recompute=recompute, trains_rows=trains_rows))
 

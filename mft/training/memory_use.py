@@ -3,44 +3,83 @@
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer import TRAINER_STATE_NAME
 
-from mft.errors import ModelError
+from mft.errors import ConfigError, ModelError
+from mft.files import read_json
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.attention import choose_attention
 from mft.modeling.base import read_model_config
 from mft.modeling.compute import computes_in, device
-from mft.modeling.memory import MARGIN, free_memory_bytes
+from mft.modeling.memory import AUTO_MARGIN, free_memory_bytes
 from mft.process import peak_rss_bytes, reset_peak_rss
+from mft.training.config import RECOMPUTE
 from mft.training.job import TrainJob, step_shape
-from mft.training.memory_plan import MemoryPlan, memory_plan
+from mft.training.memory_plan import MemoryPlan
+from mft.training.ranks import least_of_ranks
+from mft.training.step_plan import StepPlan, StepPlanner
 
 logger = logging.getLogger(__name__)
 
 
-def predict_memory(job: TrainJob, ranks: int) -> tuple[bool, MemoryPlan | None]:
-    """Whether the layers are recomputed on this device, and what a step will then hold; None for a base of an unknown kind.
+def planned_job(job: TrainJob, ranks: int, checkpoint: Path | None) -> tuple[TrainJob, StepPlan | None]:
+    """The job with the rows of a micro-batch decided, and this rank's plan, None for a base of an unknown kind. Every rank calls it.
 
-    `recompute: auto` recomputes where what is kept without it does not fit, and for a base whose memory is not known.
+    With `auto` all ranks take what the one with the least room takes; what and how much is recomputed may differ. A run that goes on
+    keeps its rows, if its ranks can still share them: with others at once, dropout would draw other numbers.
 
     Raises:
-        ModelError: no implementation of attention can be used here.
+        ConfigError: `training.recompute` is a size that cannot be kept to.
     """
-    base_config, setting = read_model_config(job.base), job.training.recompute
-    here, dtype = device(), computes_in(job.quantization.compute_dtype)
-    attention = choose_attention(base_config, here, dtype, job.model.attention)
+    training = job.training
+    if training.micro_batch_rows != "auto":
+        return job, plan_on_this_rank(job, ranks)
+    rows = rows_before(checkpoint, training.global_batch_rows // ranks)
+    if rows is None:
+        plan = plan_on_this_rank(job, ranks)
+        assert plan is not None
+        rows = least_of_ranks(plan.micro_batch_rows)
+    decided = replace(job, training=training.model_copy(update={"micro_batch_rows": rows}))
+    return decided, plan_on_this_rank(decided, ranks)
+
+
+def rows_before(checkpoint: Path | None, each: int) -> int | None:
+    """The rows at once of the run that left a checkpoint; None where they do not divide the rows of a rank, or without one."""
+    if checkpoint is None:
+        return None
+    rows = int(read_json(checkpoint / TRAINER_STATE_NAME)["train_batch_size"])
+    return rows if rows and each % rows == 0 else None
+
+
+def plan_on_this_rank(job: TrainJob, ranks: int) -> StepPlan | None:
+    """How a step is run on this device, and what it will then hold; None for a base of an unknown kind.
+
+    Raises:
+        ConfigError: `training.recompute` is a size that cannot be kept to. ModelError: no implementation of attention can be used here.
+    """
+    base_config, here = read_model_config(job.base), device()
+    attention = choose_attention(base_config, here, computes_in(job.quantization.compute_dtype), job.model.attention)
     try:
-        step = step_shape(job, base_config, attention=attention, device="cuda" if here.type == "cuda" else "cpu")
+        row = step_shape(job, base_config, attention=attention, device="cuda" if here.type == "cuda" else "cpu")
     except ModelError as error:
         logger.debug("memory is not predicted: %s", error)
-        return setting != "none", None
-    rows = bool(added_tokens(job.base)) and not step.full
-    kept = memory_plan(step, job.training, job.distributed, ranks, recompute=False, trains_rows=rows)
-    again = memory_plan(step, job.training, job.distributed, ranks, recompute=True, trains_rows=rows)
-    recompute = setting == "full" or (setting == "auto" and MARGIN * kept.tensors > _free_bytes_of_this_rank())
-    return recompute, again if recompute else kept
+        _check_without_a_plan(job, error)
+        return None
+    free = _free_bytes_of_this_rank()
+    planner = StepPlanner(row, job.training, job.distributed, ranks, fits=lambda memory: AUTO_MARGIN * memory.tensors <= free,
+                          trains_rows=bool(added_tokens(job.base)) and not row.full)
+    return planner.plan()
+
+
+def _check_without_a_plan(job: TrainJob, error: ModelError) -> None:
+    training = job.training
+    if training.recompute not in RECOMPUTE or training.micro_batch_rows == "auto":
+        key, value = ("micro_batch_rows", "auto") if training.micro_batch_rows == "auto" else ("recompute", training.recompute)
+        raise ConfigError([f"training.{key} is {value}, which needs to know what a layer keeps: {error}"]) from error
 
 
 def _free_bytes_of_this_rank() -> int:

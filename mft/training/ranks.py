@@ -76,6 +76,15 @@ def on_first_rank(work: Callable[[], T]) -> T:
     return result
 
 
+def least_of_ranks(number: int) -> int:
+    """The smallest of what the ranks give; every rank calls it."""
+    if world_size() == 1:
+        return number
+    given: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(given, number)
+    return int(min(given))
+
+
 @contextmanager
 def contact_loss_named() -> Iterator[None]:
     """Turn the errors of torch.distributed that mean that another rank is gone into one message.

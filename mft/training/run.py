@@ -18,6 +18,8 @@ from mft.modeling.added_tokens import added_tokens, original_base
 from mft.modeling.base import lasting_name, read_model_config
 from mft.modeling.compute import computes_in
 from mft.modeling.load import load_base
+from mft.modeling.recompute import Recompute, every
+from mft.modeling.recompute_layers import decoder_layers, recompute_all, recompute_layers
 from mft.modeling.start import load_start
 from mft.tokenization.token_store import lengths_of
 from mft.training.arguments import training_arguments
@@ -27,12 +29,13 @@ from mft.training.early_stopping import BEST_ADAPTER, BestEvaluation
 from mft.training.engine_state import trainable_state
 from mft.training.health import StepHealth
 from mft.training.job import TrainJob, activations_type, attention_weight_of, base_file_hashes, check_job, check_start
-from mft.training.memory_use import MemoryUse, predict_memory
+from mft.training.memory_use import MemoryUse, planned_job
 from mft.training.noise import noisy_embeddings
 from mft.training.outcome import last_losses, save_adapter
 from mft.training.ranks import is_first_rank, join_ranks, on_first_rank, rank, world_size
 from mft.training.rows import PackedRows
 from mft.training.starting_point import METRICS, RUN, claim_run
+from mft.training.step_plan import StepPlan
 from mft.training.tokens import RunTokens
 from mft.training.tracking import Tracking, TrackingOptions
 from mft.training.trainer import MultiTaskTrainer, seed_rank
@@ -76,9 +79,9 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     follow = Tracking(tracking, out, fresh=resume == "never", first_rank=is_first_rank())
     on_first_rank(follow.begin)
     with follow, Watchdog(out, job.training.health.watchdog_minutes * 60, rank()) as watchdog, StopOnSignal() as stop:
-        recompute, predicted = predict_memory(job, world_size())
-        memory = MemoryUse(predicted)
-        trainer = _trainer(job, tokens, out, checkpoint, recompute, watchdog.tick)
+        job, plan = planned_job(job, world_size(), checkpoint)
+        memory = MemoryUse(plan.memory if plan else None)
+        trainer, recompute = _trainer(job, tokens, out, checkpoint, plan, watchdog.tick)
         best = _watched(trainer, job, tokens, out, facts, [follow, watchdog])
         trainer.stop_on(stop)
         with noisy_embeddings(trainer.model, job.training.neftune_alpha):
@@ -93,7 +96,8 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
         record = {
             "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
             **last_losses(out / METRICS, trainer.task_names), "seconds": time.perf_counter() - started, "ranks": world_size(),
-            "attention": trainer.model.config._attn_implementation, "recompute": recompute,
+            "attention": trainer.model.config._attn_implementation, "micro_batch_rows": job.training.rows_at_once,
+            "recompute": bool(recompute), "recompute_layers": recompute.counts(),
             "compute_dtype": str(computes_in(job.quantization.compute_dtype)).removeprefix("torch."), "memory": memory.to_json(),
             "trainable_parameters": sum(weight.numel() for weight in weights.values()),
             "tokens": tokens.summary(), "samples": tokens.examples(3), "evaluation": trainer.last_evaluation,
@@ -119,15 +123,16 @@ def _watched(trainer: MultiTaskTrainer, job: TrainJob, tokens: RunTokens, out: P
     return best
 
 
-def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | None, recompute: bool,
-             tick: Callable[[str], None]) -> MultiTaskTrainer:
+def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | None, plan: StepPlan | None,
+             tick: Callable[[str], None]) -> tuple[MultiTaskTrainer, Recompute]:
     settings, ranks = job.training, world_size()
     base_config = read_model_config(job.base)
     # Before the model: under ZeRO-3 the arguments tell transformers to shard the base while it is loaded.
-    arguments = training_arguments(job, out, ranks=ranks, recompute=recompute, evaluates=bool(tokens.validation))
+    arguments = training_arguments(job, out, ranks=ranks, evaluates=bool(tokens.validation))
     rows = PackedRows(tokens.train, job.model.context, settings.seed, attention_weight_of(base_config))
     check_balance_acts(job.tasks, settings.max_steps or settings.epochs * -(-len(rows) // settings.global_batch_rows))
     model = _load(job, checkpoint)
+    recompute = _set_recompute(model, job, plan)
 
     def measure(indices: Sequence[int]) -> torch.Tensor:
         return task_sums_of(model, tokens.validation, indices, num_tasks=len(tokens.task_names), context=job.model.context,
@@ -151,7 +156,16 @@ def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | Non
         seed_rank(settings.seed, trainer.args.process_index)
     logger.info("%d samples in %d rows of %d tokens, %d rows a step on %d rank%s", len(tokens.train), len(rows), job.model.context,
                 settings.global_batch_rows, ranks, "s" if ranks > 1 else "")
-    return trainer
+    logger.info("%d row%s at once, %s", settings.rows_at_once, "s" * (settings.rows_at_once > 1), recompute)
+    return trainer, recompute
+
+
+def _set_recompute(model: PreTrainedModel | PeftModel, job: TrainJob, plan: StepPlan | None) -> Recompute:
+    """As planned; a base of an unknown kind recomputes all of its layers, unless it is told to recompute none."""
+    if plan is None:
+        return recompute_all(model) if job.training.recompute != "none" else every("keep", len(decoder_layers(model)))
+    recompute_layers(model, plan.recompute)
+    return plan.recompute
 
 
 def _load(job: TrainJob, checkpoint: Path | None) -> PreTrainedModel | PeftModel:

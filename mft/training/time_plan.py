@@ -59,15 +59,14 @@ def time_plan(steps: int | None, tokens_per_step: int, devices: int, *, tokens_p
     return TimePlan(steps, tokens, tokens_per_s, bound, needed, hours(bound), device_hours, cost)
 
 
-def bound_tokens_per_s(config: Mapping[str, Any], *, context: int, adapter_parameters: int, recompute: bool, flops_per_s: float,
+def bound_tokens_per_s(config: Mapping[str, Any], *, context: int, adapter_parameters: int, again: float, flops_per_s: float,
                        devices: int) -> float:
     """Tokens a second that so many devices at their peak could train on, rows being one sample each (packed samples need less).
 
-    Recomputing adds the forward pass of the layers: half of what a frozen base's passes need.
+    Recomputing adds the forward pass of the layers, or the part `again` of it: all of it is half of what a frozen base's passes need.
     """
     keys = context / 2
     flops = flops_per_token(config, keys=keys, adapter_parameters=adapter_parameters)
-    if recompute:
-        forward = flops_per_token({**config, "vocab_size": 0}, keys=keys, adapter_parameters=adapter_parameters)
-        flops += forward / (2 if adapter_parameters else 3)
+    forward = flops_per_token({**config, "vocab_size": 0}, keys=keys, adapter_parameters=adapter_parameters)
+    flops += again * forward / (2 if adapter_parameters else 3)
     return devices * flops_per_s / flops

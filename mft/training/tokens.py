@@ -11,8 +11,9 @@ import numpy as np
 from mft.conversation import Conversation
 from mft.data.pipeline import read_built
 from mft.errors import CheckFailed
-from mft.files import MANIFEST, locked, read_json, sha256_json
+from mft.files import MANIFEST, locked, read_json
 from mft.formats.base import PromptFormat
+from mft.hashes import sha256_json
 from mft.modeling.config import ModelConfig
 from mft.tokenization.compatibility import format_for
 from mft.tokenization.load import TextTokenizer, load_tokenizer

@@ -1,7 +1,7 @@
 """What a training step holds in memory: the arithmetic of `mft plan` beside what is counted.
 
     PYTHONPATH=scripts/bench python scripts/bench/memory.py [--shape 34b] [--tokens 256] [--rank 32] [--dropout 0.05] [--type lora]
-        [--compute-dtype bf16] [--recompute none] [--attention sdpa] [--layers 48] [--contexts 4096,16384] [--json]
+        [--compute-dtype bf16] [--recompute full] [--attention sdpa] [--layers 48] [--contexts 4096,16384] [--json]
 
 Real layers of the shape, with random NF4 weights, are trained on one micro-batch of packed tokens as a run does it. Counted, without a GPU:
   saved     bytes of the tensors that are alive between the forward and the backward pass, of one and of two layers; their difference is
@@ -34,6 +34,8 @@ from mft.modeling.compute import cpu_has_bf16
 from mft.modeling.config import AdapterConfig, QuantizationConfig
 from mft.modeling.memory import StepShape, head_bytes, saved_bytes, workspace_bytes
 from mft.modeling.modes import uncast_inputs
+from mft.modeling.recompute import LEVELS, Level, Recompute, every
+from mft.modeling.recompute_layers import recompute_layers
 from mft.modeling.shape import shape_of
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -80,16 +82,14 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-def count_step(config: dict[str, Any], layers: int, step: StepShape, *, recompute: bool) -> Counted:
+def count_step(config: dict[str, Any], layers: int, step: StepShape, *, recompute: Recompute) -> Counted:
     """Train one micro-batch of two packed samples on so many layers, and count."""
     device = torch.device(step.device)
     attention = {"flash": "flash_attention_2"}.get(step.attention, step.attention)
     model = random_llama({**config, "num_hidden_layers": layers}, quantization_of_base(step.adapter, step.quantization), device, attention)
     add_fused_lm_head(model)
     trained = add_adapter(model, step.adapter, seed=1).train()
-    if recompute:
-        trained.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        trained.enable_input_require_grads()
+    recompute_layers(trained, recompute)
     adapters = [module for module in trained.modules() if isinstance(module, LoraLayer)] if step.width == 2 else []
     with uncast_inputs(adapters):   # also where the backward pass runs the layers again
         return _allocated(trained, step) if device.type == "cuda" else _alive(trained, step)
@@ -128,19 +128,19 @@ def _forward(model: Any, step: StepShape) -> torch.Tensor:
     return loss
 
 
-def count_all(config: dict[str, Any], step: StepShape, *, recompute: bool) -> dict[tuple[int, int], Counted]:
+def count_all(config: dict[str, Any], step: StepShape, level: Level) -> dict[tuple[int, int], Counted]:
     """(layers, tokens) -> what is counted: one and two layers, at the step's tokens and at half of them."""
-    return {(layers, tokens): count_step(config, layers, replace(step, tokens=tokens), recompute=recompute)
+    return {(layers, tokens): count_step(config, layers, replace(step, tokens=tokens), recompute=every(level, layers))
             for layers in (1, 2) for tokens in (step.tokens // 2, step.tokens)}
 
 
-def extrapolate(counted: dict[tuple[int, int], Counted], step: StepShape, layers: int, context: int, *, recompute: bool) -> float:
+def extrapolate(counted: dict[tuple[int, int], Counted], step: StepShape, layers: int, context: int, level: Level) -> float:
     """Saved bytes of the whole model at this context: a + b T + c T^2 of one and of two layers, c the mask's; others as the second."""
     few, many = step.tokens // 2, step.tokens
     masks = step.attention == "sdpa"   # each layer keeps one in the activations' type; or all of them one of a byte a number
 
     def at_context(number: int) -> float:
-        squares = 0 if not masks else 1 if recompute else number * step.width
+        squares = 0 if not masks else 1 if level in ("full", "attention") else number * step.width
         low, high = counted[number, few].saved, counted[number, many].saved
         slope = (high - low - squares * (many**2 - few**2)) / (many - few)
         return low - squares * few**2 - slope * few + slope * context + squares * context**2
@@ -160,27 +160,27 @@ def main() -> None:
     fast = torch.cuda.is_available() or cpu_has_bf16()
     parser.add_argument("--compute-dtype", choices=["bf16", "fp32"], default="bf16" if fast else "fp32",
                         help="default: bf16, or fp32 on a CPU without bf16 arithmetic")
-    parser.add_argument("--recompute", choices=["none", "full"], default="none")
+    parser.add_argument("--recompute", choices=[*LEVELS[::-1], "none"], default="none", help="of every layer")
     parser.add_argument("--attention", choices=["flash", "sdpa"], default="flash" if torch.cuda.is_available() else "sdpa")
     parser.add_argument("--layers", type=int, help="default: the shape's own")
     parser.add_argument("--contexts", default="4096,16384")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     config = SHAPES[asked.shape]
-    shape, recompute = shape_of(config), asked.recompute == "full"
+    shape, level = shape_of(config), "keep" if asked.recompute == "none" else asked.recompute
     quantization = QuantizationConfig(compute_dtype=asked.compute_dtype)
     step = StepShape(shape, quantization, AdapterConfig(type=asked.type, rank=asked.rank, dropout=asked.dropout), asked.tokens,
                      asked.attention, "cuda" if torch.cuda.is_available() else "cpu")
     layers = asked.layers or shape.layers
-    found = count_all(config, step, recompute=recompute)
+    found = count_all(config, step, level)
     rows = []
     for context in map(int, asked.contexts.split(",")):
         whole = replace(step, tokens=context, shape=replace(shape, layers=layers))
-        counted, planned = extrapolate(found, step, layers, context, recompute=recompute), saved_bytes(whole, recompute=recompute)
+        counted, planned = extrapolate(found, step, layers, context, level), saved_bytes(whole, every(level, layers))
         rows.append({"context": context, "counted_bytes": round(counted), "planned_bytes": planned, "ratio": planned / counted})
     two = replace(step, shape=replace(shape, layers=2))
     peak = found[2, step.tokens].peak
-    planned = saved_bytes(two, recompute=recompute) + max(head_bytes(two), workspace_bytes(two, recompute=recompute))
+    planned = saved_bytes(two, every(level, 2)) + max(head_bytes(two), workspace_bytes(two, every(level, 2)))
     result = {"shape": asked.shape, "layers": layers, "recompute": asked.recompute, "attention": asked.attention, "contexts": rows,
               "two_layers": {"tokens": asked.tokens, "peak_counted_bytes": peak, "peak_planned_bytes": planned, "ratio": planned / peak}}
     if asked.json:

@@ -119,7 +119,7 @@ def test_stage_1_says_what_is_missing_where_there_are_too_few_rows(shared_data, 
 
 def test_stage_2_builds_from_evolved_rows(shared_data, tmp_path):
     (tmp_path / "ziya-stage2").mkdir()
-    shutil.copy(shared_data / "instruct" / "evol_instruct_code_1.jsonl.gz", tmp_path / "ziya-stage2")
+    shutil.copy(shared_data / "instruct" / "evol_instruct_code_1.jsonl.gz", tmp_path / "ziya-stage2" / "rows.jsonl.gz")
     facts = adds_up(build(copied("ziya-stage2", tmp_path, shared_data)).facts)
     assert facts["read"] == 1966
     assert facts["per_task"]["evolved"]["train"] > 1500

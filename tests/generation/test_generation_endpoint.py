@@ -104,6 +104,32 @@ def test_a_busy_server_is_asked_again() -> None:
     assert len(calls) == 2
 
 
+def test_half_an_answer_is_asked_for_again() -> None:
+    served: list[bytes] = []
+    whole = b'{"choices": [{"text": "A", "finish_reason": "stop"}]}'
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            served.append(whole[:len(whole) // 2] if not served else whole)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(whole)))
+            self.end_headers()
+            self.wfile.write(served[-1])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    try:
+        assert ask_all(Endpoints([f"http://127.0.0.1:{running.server_port}/v1"], "m"), [Ask("a", 0)])[0].text == "A"
+    finally:
+        running.shutdown()
+        running.server_close()
+    assert len(served) == 2
+
+
 @pytest.mark.parametrize(("reply", "message"), [
     ((401, "no key"), "answered 401: no key"), ((503, "down"), "answered 503: down"), ((200, "<html>"), "the answer is not JSON"),
     ((200, {"choices": []}), "the answer is no completion"), ((400, "prompt too long"), "answered 400: prompt too long")])

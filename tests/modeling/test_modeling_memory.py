@@ -17,6 +17,7 @@ from mft.modeling.memory import (
     weight_bytes,
     workspace_bytes,
 )
+from mft.modeling.recompute import Recompute, every
 from mft.modeling.shape import shape_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,12 +57,12 @@ def a_step(config=SMALL, *, tokens=TOKENS, attention="sdpa", device="cpu", quant
     ({**SMALL, "model_type": "qwen3", "head_dim": 48}, {"rank": 8, "dropout": 0.05}),
     (SMALL, {"type": "full", "quantization": QuantizationConfig(type="none")}),
 ])
-@pytest.mark.parametrize("recompute", [False, True])
-def test_what_is_kept_and_the_peak_are_as_counted_on_real_layers(bench, config, options, recompute):
-    step = a_step(config, **options)
+@pytest.mark.parametrize("levels", [("keep", "keep"), ("norms", "keep"), ("attention", "norms"), ("mlp", "mlp"), ("full", "full")])
+def test_what_is_kept_and_the_peak_are_as_counted_on_real_layers(bench, config, options, levels):
+    step, recompute = a_step(config, **options), Recompute(levels)
     counted = bench.count_step(config, 2, step, recompute=recompute)
-    peak = saved_bytes(step, recompute=recompute) + max(head_bytes(step), workspace_bytes(step, recompute=recompute))
-    assert saved_bytes(step, recompute=recompute) == pytest.approx(counted.saved, rel=0.05)
+    peak = saved_bytes(step, recompute) + max(head_bytes(step), workspace_bytes(step, recompute))
+    assert saved_bytes(step, recompute) == pytest.approx(counted.saved, rel=0.05)
     if step.full:   # the weights' own gradients come to it while the layers are gone through
         assert 0.95 * peak <= counted.peak <= peak + 4 * step.shape.parameters
     else:
@@ -82,8 +83,8 @@ def test_the_34b_shape_has_the_weights_that_are_known_of_it():
 
 def test_checkpoints_of_the_34b_shape_take_0_79_mb_a_token_and_naive_autograd_11_3():
     step = a_step(LARGE, tokens=4096, attention="flash", device="cuda", rank=64, dropout=0.0)
-    assert saved_bytes(step, recompute=True) / 4096 == pytest.approx(0.79e6, rel=0.07)   # the last norm and the head's input come to it
-    bare = saved_bytes(replace(step, adapter=AdapterConfig(rank=1, dropout=0.0)), recompute=False) / 4096
+    assert saved_bytes(step, every("full", 48)) / 4096 == pytest.approx(0.79e6, rel=0.07)   # the last norm and the head's input come to it
+    bare = saved_bytes(replace(step, adapter=AdapterConfig(rank=1, dropout=0.0)), every("keep", 48)) / 4096
     # The 11.3 MB take the norms' input in 16 bits, and do not count the result of the MLP's activation function.
     norms, activation = 48 * 2 * 2 * 8192, 48 * 2 * 22016
     assert bare - norms - activation == pytest.approx(11.3e6, rel=0.03)

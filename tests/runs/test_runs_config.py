@@ -9,7 +9,8 @@ from mft.errors import ConfigError
 from mft.formats import names
 from mft.report.page import write_report
 from mft.runs.config import DataStage, ProjectConfig, load_project
-from mft.runs.stages import StageContext, train_job
+from mft.runs.kinds.context import StageContext
+from mft.runs.kinds.train import train_job
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """name: demo
@@ -100,7 +101,7 @@ def test_overrides_reach_a_stage_by_name(tmp_path):
 def test_the_schema_describes_every_stage():
     kinds = {definition["properties"]["kind"]["const"] for definition in ProjectConfig.model_json_schema()["$defs"].values()
              if "kind" in definition.get("properties", {})}
-    assert kinds == {"data", "train", "merge", "quantize", "evaluate", "report"}
+    assert kinds == {"data", "train", "merge", "quantize", "evaluate", "release", "report"}
 
 
 SECOND = GOOD + """  - kind: train
@@ -169,7 +170,7 @@ def test_the_permission_changes_nothing_that_is_trained_so_a_run_goes_on_with_or
     keys = set()
     for permitted in ("true", "false"):
         config = load_project(path, [f"stages.second.allow_higher_learning_rate={permitted}"])
-        context = StageContext(config, tmp_path, tmp_path / "out", tmp_path / "out" / "second", {}, overwrite=False, replace=False,
-                               resume="auto", record={}, write_report=write_report)
+        context = StageContext(config, tmp_path, tmp_path / "out", tmp_path / "out" / "second", overwrite=False, replace=False,
+                               record={}, write_report=write_report)
         keys.add(train_job(context, config.stage("second")).key("data", {}))
     assert len(keys) == 1

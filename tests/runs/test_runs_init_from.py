@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 from training.test_training_resume import write_project
 
 from mft.errors import ConfigError
-from mft.files import hash_file, read_json
+from mft.files import read_json
+from mft.hashes import hash_file
 from mft.report.page import write_report
 from mft.runs.config import load_project
 from mft.runs.project import Project, run_project

@@ -56,7 +56,7 @@ def test_the_walk_finds_keys_of_every_depth():
     assert {("", "stages"), ("stages/merge", "shard_size"), ("training", "watchdog_minutes"), ("tasks", "scale"), ("training", "min_delta"),
             ("stages/train", "allow_higher_learning_rate"), ("stages", "kind"), ("distributed", "zero_stage")} <= found
     kinds = {kind.split("/")[1] for kind, _ in found if "/" in kind}
-    assert kinds == {"data", "train", "merge", "quantize", "evaluate"}   # report has no keys
+    assert kinds == {"data", "train", "merge", "quantize", "evaluate", "release"}   # report has no keys
     assert "stages/report" in PLACES
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from mft.errors import ConfigError, ModelError
-from mft.files import hash_file
+from mft.hashes import hash_file
 from mft.modeling.base import resolve_base
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig

@@ -96,6 +96,28 @@ def test_killed_at_once_and_resumed_gives_the_same_bits(straight, tmp_path):
 
 
 @pytest.mark.slow
+def test_killed_without_recomputation_and_resumed_with_a_part_of_it_gives_the_same_bits(straight, tmp_path):
+    config = write_project(tmp_path / "project")
+    stop_when(start(config), (config.parent / "out" / "train" / "checkpoint-20").is_dir, signal.SIGKILL)
+    result, adapter = finish(config, "stages.train.training.recompute=6MB")
+    assert result["resumed_from"].endswith("checkpoint-20")
+    assert sum(number for level, number in result["recompute_layers"].items() if level != "keep") > 0
+    assert result["recompute_layers"].keys() - {"full"}
+    assert adapter == straight[2]
+    assert losses(config) == losses(straight[0])
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_with_rows_at_once_left_to_mft_gives_the_same_bits(straight, tmp_path):
+    """The run began with `micro_batch_rows: 2`: what `auto` goes on with is what the checkpoint says."""
+    config = write_project(tmp_path / "project")
+    stop_when(start(config), (config.parent / "out" / "train" / "checkpoint-20").is_dir, signal.SIGKILL)
+    result, adapter = finish(config, "stages.train.training.micro_batch_rows=auto")
+    assert result["micro_batch_rows"] == 2
+    assert adapter == straight[2]
+
+
+@pytest.mark.slow
 def test_terminated_saves_at_the_end_of_the_step_exits_130_and_resumes_to_the_same_bits(straight, tmp_path):
     config = write_project(tmp_path / "project", every=0)
     run = config.parent / "out" / "train"

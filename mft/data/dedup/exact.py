@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mft.conversation import Conversation
 from mft.data.dedup.config import ExactDedupStep
 from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
-from mft.files import sha256_json
+from mft.hashes import sha256_json
 
 
 class ExactDedup(GroupStep):

@@ -19,7 +19,7 @@ from mft.data.dedup.minhash import band_keys, buckets
 from mft.data.dedup.shingles import Hashes, Shingler, jaccard
 from mft.data.filters.parts import texts_of
 from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
-from mft.files import sha256_json
+from mft.hashes import sha256_json
 
 LARGEST = 10
 """Clusters whose sizes are named in the report."""

@@ -31,7 +31,7 @@ from mft.data.ledger import BuildLedger
 from mft.data.mixture.emit import emit_rows, repeats_rows
 from mft.data.mixture.join import join_small_tasks
 from mft.data.split import rows_per_task, split_rows
-from mft.files import CHUNK
+from mft.hashes import CHUNK
 from mft.process import peak_rss_bytes
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from mft.data.filters.config import CapStep
 from mft.data.filters.parts import CHOICE_BYTES, choice_of, choice_rank, texts_of
 from mft.data.ids import own_id
 from mft.data.verdict import KEEP, GroupStep, RowName, Verdict, drop
-from mft.files import sha256_json
+from mft.hashes import sha256_json
 
 PLACE: Final = re.compile(r"(.*?):\d+(?= |$)")
 """The file of an origin such as `json/decoder.py:69 JSONDecoder.decode`."""

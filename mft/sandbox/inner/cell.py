@@ -1,4 +1,4 @@
-"""The second wall: the sandbox of one program, in fresh namespaces.
+"""The third wall: the sandbox of one solution, in fresh namespaces.
 
 `open_cell` forks; the child is process 1 of its own pid namespace. It builds what is private, gives up all rights and becomes the program.
 When it ends, the kernel kills everything that it left. As process 1 it gets no signal that it did not ask for from its own kind.
@@ -7,7 +7,7 @@ When it ends, the kernel kills everything that it left. As process 1 it gets no 
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,38 @@ from typing import Any
 from . import system
 
 INSIDE_ID = 65534
+NAMESPACES = system.CLONE_NEWUSER | system.ALL_BUT_USER & ~system.CLONE_NEWNET
+"""A cell's own: the network is its ward's, where nobody else is and no device is up."""
 NOT_BUILT = 99
 """Exit code of a cell that could not be made; what it printed says why."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def open_cell(role: Callable[[], None], *, keep: Sequence[int], output: int, limits: Mapping[str, Any], bare: str | None = None,
-              own_network: bool = True) -> int:
+              own_walls: bool = True) -> int:
     """Start `role` alone in a sandbox; returns its process. `keep`: descriptors that stay open; `output`: where it may print.
 
+    `own_walls`: else it is a child of this process within the same walls, with limits of its own.
     `bare`: no sandbox, this folder to work in: what the user insisted on. Then the process leads a session of its own and nothing more.
     """
     uid, gid = os.getuid(), os.getgid()
-    pid = os.fork() if bare else system.fork_into(system.CLONE_NEWUSER | system.ALL_BUT_USER & ~(0 if own_network else system.CLONE_NEWNET))
+    own_walls = own_walls and not bare
+    pid = system.fork_into(NAMESPACES) if own_walls else os.fork()
     if pid:
         return pid
     code = NOT_BUILT
     try:
-        if not bare:
-            system.map_ids(uid, gid, INSIDE_ID)
         _only(keep, output)
-        if bare:
-            os.chdir(bare)
-        else:
-            _private_places(limits)
+        if own_walls:
+            system.prctl(system.PR_SET_DUMPABLE, 1)     # what the worker is not; a process that is not may not write its id maps
+            system.map_ids(uid, gid, INSIDE_ID)
+            private_places(limits)
+            with suppress(OSError):
+                system.write("/proc/sys/user/max_user_namespaces", "0")     # a program has no use for namespaces of its own
+        os.chdir(bare or "/tmp")
         _limit(limits)
-        if not bare:
-            system.drop_capabilities()
+        if own_walls:
+            system.drop_capabilities(bounding=False)
         os.setsid()
         os.environ.clear()
         os.environ.update({"HOME": bare or "/tmp", "TMPDIR": bare or "/tmp", "LANG": "C.UTF-8"})
@@ -68,15 +73,13 @@ def _only(keep: Sequence[int], output: int) -> None:
     os.closerange(low, max(low, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 
 
-def _private_places(limits: Mapping[str, Any]) -> None:
+def private_places(limits: Mapping[str, Any]) -> None:
+    """A /tmp and a /proc of this mount namespace's own."""
     disk = limits["disk_bytes"]
     flags = system.MS_NOSUID | system.MS_NODEV
     system.mount("none", "/", flags=system.MS_REC | system.MS_PRIVATE)
     system.mount("tmpfs", "/tmp", "tmpfs", flags, f"size={disk},nr_inodes={max(1024, disk // 16384)},mode=1777")
     system.mount("proc", "/proc", "proc", flags | system.MS_NOEXEC)
-    with suppress(OSError):
-        system.write("/proc/sys/user/max_user_namespaces", "0")     # a program has no use for namespaces of its own
-    os.chdir("/tmp")
 
 
 def _limit(limits: Mapping[str, Any]) -> None:
@@ -107,6 +110,16 @@ def close_cell(cell: int, *, group: bool) -> int:
     return 0
 
 
+def kill_below() -> None:
+    """For process 1 of a pid namespace: no other process is left in it when this returns."""
+    assert os.getpid() == 1, "anywhere else this would reach processes that are none of a program's"
+    with suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
 def family(cell: int) -> list[str]:
     """A cell's process and all that came from it: in a pid namespace nobody leaves it."""
     found = [str(cell)]
@@ -116,19 +129,19 @@ def family(cell: int) -> list[str]:
     return found
 
 
-def resident_bytes(cell: int) -> int:
-    """Memory that a cell's processes hold together; pages that a fork shares are counted for each."""
+def resident_bytes(pids: Iterable[str]) -> int:
+    """Memory that these processes hold together; pages that a fork shares are counted for each."""
     total = 0
-    for pid in family(cell):
+    for pid in pids:
         with suppress(OSError, IndexError, ValueError):
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     return total
 
 
-def waited_s(cell: int) -> float:
-    """Seconds that a cell's processes stood in the kernel's queue for a CPU."""
+def waited_s(pids: Iterable[str]) -> float:
+    """Seconds that these processes stood in the kernel's queue for a CPU."""
     total = 0
-    for pid in family(cell):
+    for pid in pids:
         with suppress(OSError, IndexError, ValueError):
             total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
     return total / 1e9

@@ -16,12 +16,13 @@ the process's own outputs, or leaves by a system call of its own, is not caught.
 
 import json
 import os
+import re
 import secrets
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ func (a *Assertions) Nil(value interface{}, _ ...interface{}) bool {
 """The part of testify's `assert` that HumanEval-X uses, written anew: the package itself would have to be fetched."""
 
 
+Build = Callable[[Mapping[str, Any], "_Runner"], None]
+
+
 class Ended(Exception):
     """A build or a run that did not go well, as (status, detail)."""
 
@@ -126,7 +130,7 @@ def foreign_side(text: int, verdict: int) -> None:
     FOLDER.mkdir()
     os.chdir(FOLDER)
     try:
-        LANGUAGES[job["language"]](job, _Runner(job))
+        (BUILDS if job["build_only"] else LANGUAGES)[job["language"]](job, _Runner(job))
         status, detail = "passed", ""
     except Ended as ended:
         status, detail = ended.args
@@ -244,4 +248,42 @@ def _rust(job: Mapping[str, Any], runner: _Runner) -> None:
 
 
 LANGUAGES = {"cpp": _cpp, "java": _java, "javascript": _javascript, "go": _go, "rust": _rust}
+
+
+def _builds(file: str, *command: str) -> Build:
+    """The command alone, over a file with the source text: nothing of the program runs, and it needs no `main`."""
+    def build(job: Mapping[str, Any], runner: _Runner) -> None:
+        Path(file).write_text(job["solution"])
+        runner.build([*command, file])
+
+    return build
+
+
+JAVA_PUBLIC = re.compile(r"^\s*public\s+(?:(?:abstract|final|sealed|strictfp)\s+)*(?:class|interface|enum|record)\s+(\w+)", re.M)
+"""The type whose name the file must have."""
+
+
+def _build_java(job: Mapping[str, Any], runner: _Runner) -> None:
+    named = JAVA_PUBLIC.search(job["solution"])
+    flags = [f"-J-Xmx{job['memory_bytes'] >> 21}m", "-J-XX:+UseSerialGC", "-J-XX:TieredStopAtLevel=1", "-J-Xshare:auto"]
+    _builds(f"{named[1] if named else 'Main'}.java", "javac", *flags, "-proc:none", "-encoding", "UTF-8")(job, runner)
+
+
+def _build_javascript(job: Mapping[str, Any], runner: _Runner) -> None:
+    is_module = re.search(r"^\s*(?:import\b[^(]*['\"]|export\b)", job["solution"], re.M)
+    _builds("program.mjs" if is_module else "program.js", "node", "--check")(job, runner)
+
+
+def _build_go(job: Mapping[str, Any], runner: _Runner) -> None:
+    home = Path("/tmp/go/src/program")
+    home.mkdir(parents=True)
+    os.chdir(home)
+    _builds("program_test.go", "go", "test", "-vet=off", "-c", "-o", "/tmp/program/program")(job, runner)
+
+
+BUILDS: Mapping[str, Build] = {
+    "c": _builds("program.c", "gcc", "-std=gnu17", "-fsyntax-only"), "cpp": _builds("program.cpp", "g++", "-std=c++17", "-fsyntax-only"),
+    "java": _build_java, "javascript": _build_javascript, "go": _build_go,
+    "rust": _builds("program.rs", "rustc", "--edition", "2021", "--crate-type", "lib", "--emit", "metadata", "-A", "warnings")}
+"""Programs that are built and not run."""
 

@@ -1,10 +1,9 @@
-"""The first wall: a root folder that holds what programs need and nothing else, in namespaces of its own. Then the worker serves in it.
+"""The first wall: a root folder that holds what programs need and nothing else, in namespaces of its own. The workers' mother is in it.
 
 Started outside as `python -c BOOT FOLDER DESCRIPTOR`; the descriptor is a socket whose first message is the plan. With bubblewrap the
 root folder stands already; else it is built here with the kernel's own calls.
 """
 
-import importlib
 import json
 import os
 import signal
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from . import system
-from .worker import serve
+from .ward import tend
+from .whole import whole_side
 
 INSIDE_ID = 65534
 """The user and group that programs see themselves as."""
@@ -32,8 +32,12 @@ def main(descriptor: int) -> None:
     """Never returns."""
     control = socket.socket(fileno=descriptor)
     plan = json.loads(control.recv(PLAN_BYTES))
+    sides = {"inside": whole_side}
     if plan["foreign"]:
-        importlib.import_module(".foreign", __package__)    # its file is out of reach once the root folder has changed
+        # brings more modules than other programs should find; its file is out of reach once the root folder has changed
+        from .foreign import foreign_side
+
+        sides["foreign"] = foreign_side
     try:
         if plan["build"]:
             _enter_namespaces(plan)
@@ -44,7 +48,7 @@ def main(descriptor: int) -> None:
         control.send(json.dumps({"refused": str(error)}).encode())
         os._exit(1)
     sys.path[:] = plan["path"]
-    serve(control, plan)
+    tend(control, plan, sides)
     os._exit(0)
 
 

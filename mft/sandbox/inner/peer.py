@@ -14,13 +14,14 @@ import builtins
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from json import dumps, loads
+from json import JSONEncoder, loads
 from typing import Any
 
 from .values import MALFORMED, Decoder, Encoder, NotPlain
 
 MESSAGE_BYTES = 64 << 20
 LENGTH = struct.Struct("<I")
+WRITE = JSONEncoder(separators=(",", ":")).encode
 TEXT = 300
 """Characters of an exception's message that cross."""
 
@@ -44,7 +45,7 @@ class Channel:
         self.connection = connection
 
     def send(self, tree: Any) -> None:
-        data = dumps(tree, separators=(",", ":")).encode()
+        data = WRITE(tree).encode()
         if len(data) > MESSAGE_BYTES:
             raise NotPlain(f"a value of {len(data)} bytes as text; {MESSAGE_BYTES} may cross")
         try:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import system
-from .sides import DETAIL, compiled, forget_own_modules, fresh_module, read_text, run, verdict_of
+from .sides import DETAIL, compiled, fresh_module, read_text, run, verdict_of
 
 MESSAGE_BYTES = 1 << 24
 TOKEN_BYTES = 16
@@ -79,7 +79,6 @@ def _child(solution: str, descriptor: int) -> None:
     compile_text, own_builtins, reset_signal, fill, wipe = compiled, dict(vars(builtins)), signal.setitimer, dict.update, dict.clear
     errors, as_bytes, join = BaseException, str.encode, "\n".join
     tests = ""
-    forget_own_modules()
     stop = _guard()
     try:
         namespace = vars(fresh_module("solution"))

@@ -1,24 +1,23 @@
-"""The warm parent: serves jobs, each in fresh sandboxes, and reads nothing of what it passes on.
+"""The warm parent: serves jobs, each solution in a fresh sandbox, and reads nothing of what it passes on.
 
 A job is one message on the control socket, its texts files in memory that only the forked sides read. So the memory that a solution
 inherits by the fork holds neither its tests nor another program's.
 """
 
-import contextlib
 import gc
-import importlib
 import json
 import os
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from .cell import NOT_BUILT, close_cell, open_cell, resident_bytes, waited_s
+from .cell import NOT_BUILT, close_cell, family, kill_below, open_cell, resident_bytes, waited_s
 from .sides import solution_side, tests_side
-from .whole import whole_side
 
+Sides = Mapping[str, Callable[[int, int], None]]
+"""Mode -> what runs a program in one sandbox, tests and all: (text, verdict), both descriptors."""
 JOB_BYTES, SAID_BYTES = 1 << 16, 1000
 READY = b'{"ready": true}'
 WATCH_S = 0.1
@@ -27,50 +26,38 @@ LONGEST_WAIT = 4.0
 """A deadline moves while the kernel lets a program wait for a CPU, up to this many times the time allowed."""
 
 
-def serve(control: socket.socket, plan: Mapping[str, Any]) -> None:
-    """Until the other end is closed."""
-    for name in plan["preload"]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+def heap_stays() -> None:
+    """What is here stays: no fork need look at it, nor copy its pages."""
     gc.collect()
-    gc.freeze()         # what is here stays: a fork need not look at it, nor copy its pages
+    gc.freeze()
+
+
+def serve(control: socket.socket, plan: Mapping[str, Any], sides: Sides) -> None:
+    """Until the other end is closed."""
+    heap_stays()
     control.send(READY)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, JOB_BYTES, 4)
         if not message:
             return
         job = json.loads(message)
-        if "another" in job:
-            control = _another(control, descriptors[0])
-            continue
         try:
-            report = _run(job, descriptors, plan["limits"] | job["limits"], plan["bare"], control)
+            report = _run(job, descriptors, plan["limits"] | job["limits"], plan["bare"], control, sides)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
         control.send(json.dumps(report).encode())
 
 
-def _another(control: socket.socket, descriptor: int) -> socket.socket:
-    """A second worker, forked from this one, which serves on that descriptor; each goes on with its own socket."""
-    fresh = socket.socket(fileno=descriptor)
-    if os.fork():
-        fresh.close()
-        return control
-    control.close()
-    fresh.send(READY)
-    return fresh
-
-
-def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, Any], bare: bool,
-         control: socket.socket) -> dict[str, Any]:
+def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, Any], bare: bool, control: socket.socket,
+         sides: Sides) -> dict[str, Any]:
     """One program from its start to the death of its last process."""
     read, write = os.pipe()
     cells: list[int] = []
     folder = _folder() if bare else None
     started = time.monotonic()
     try:
-        _open_cells(job["mode"], descriptors, cells, {"output": write, "limits": limits, "bare": folder})
+        _open_cells(sides.get(job["mode"]), descriptors, cells, {"output": write, "limits": limits, "bare": folder})
         os.close(write)
         write = -1
         how = _wait(cells, read, control, started + job["timeout_s"], limits, watched=not bare)
@@ -79,11 +66,14 @@ def _run(job: Mapping[str, Any], descriptors: list[int], limits: Mapping[str, An
         if write >= 0:
             os.close(write)
         codes = [close_cell(cell, group=bare) for cell in cells]
+        if not bare:
+            kill_below()
         said = os.read(read, SAID_BYTES) if NOT_BUILT in codes else b""
         os.close(read)
         if folder:
             _remove(folder)
-    return {"how": how, "seconds": seconds, "codes": codes, "said": said.decode(errors="replace")}
+    return {"how": how, "seconds": seconds, "codes": codes, "said": said.decode(errors="replace"),
+            "spent": not bare and bool(os.listdir("/tmp"))}
 
 
 def _folder() -> str:
@@ -98,11 +88,10 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open_cells(mode: str, descriptors: list[int], cells: list[int], options: Mapping[str, Any]) -> None:
-    """The sandboxes of a job, that of the verdict last."""
-    if mode != "separate":
+def _open_cells(side: Callable[[int, int], None] | None, descriptors: list[int], cells: list[int], options: Mapping[str, Any]) -> None:
+    """The processes of a job, that of the verdict last. No `side`: a solution and its tests, apart."""
+    if side is not None:
         text, verdict = descriptors
-        side = importlib.import_module(".foreign", __package__).foreign_side if mode == "foreign" else whole_side
         cells.append(open_cell(lambda: side(text, verdict), keep=(text, verdict), **options))
         return
     solution, tests, verdict = descriptors
@@ -110,8 +99,7 @@ def _open_cells(mode: str, descriptors: list[int], cells: list[int], options: Ma
     with ours, theirs:
         a, b = ours.fileno(), theirs.fileno()
         cells.append(open_cell(lambda: solution_side(solution, a), keep=(solution, a), **options))
-        # the tests keep the wall's network, which has no device: their programs' own networks are what must be apart
-        cells.append(open_cell(lambda: tests_side(tests, b, verdict), keep=(tests, b, verdict), own_network=False, **options))
+        cells.append(open_cell(lambda: tests_side(tests, b, verdict), keep=(tests, b, verdict), own_walls=False, **options))
 
 
 def _wait(cells: list[int], output: int, control: socket.socket, deadline: float, limits: Mapping[str, Any], *,
@@ -139,10 +127,10 @@ def _wait(cells: list[int], output: int, control: socket.socket, deadline: float
                     return "output_limit"
                 if not piece:
                     poll.unregister(output)
-            elif watched and max(map(resident_bytes, cells)) > limits["memory_bytes"]:
+            elif watched and max(resident_bytes(family(cell)) for cell in cells) > limits["memory_bytes"]:
                 return "out_of_memory"
             if left <= 0:
-                waited = min(sum(map(waited_s, cells)), timeout_s * (LONGEST_WAIT - 1))
+                waited = min(sum(waited_s(family(cell)) for cell in cells), timeout_s * (LONGEST_WAIT - 1))
                 if waited <= extended + 0.01:
                     return "timeout"
                 extended = waited

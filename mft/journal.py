@@ -1,4 +1,4 @@
-"""Work that is written down piece by piece, so that a killed evaluation goes on where it was."""
+"""Work that is written down piece by piece, so that work which was killed goes on where it was."""
 
 import json
 from collections.abc import Iterator, Sequence

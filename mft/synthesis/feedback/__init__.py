@@ -1,0 +1,1 @@
+"""Steps that judge what was written: compilers, tests, mutants, agreement of samples, difficulty."""

@@ -1,0 +1,1 @@
+"""Steps in which a language model writes: instructions, harder instructions, answers, tests, translations."""

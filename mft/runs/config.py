@@ -15,6 +15,7 @@ from mft.merging.config import MergeOptions
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig
 from mft.quantization.config import CALIBRATED, QuantizeOptions
 from mft.runs.shipped import likely_config
+from mft.synthesis.config import SynthesizeOptions
 from mft.training.config import DistributedConfig, TasksConfig, TrainingConfig
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -33,7 +34,7 @@ class RecipeParameter(StrictModel):
     """A file, folder or glob, relative to this config; with `stage`, relative to the folder of that stage."""
 
     stage: str | None = None
-    """Name of an earlier data stage: its output folder, or with `path` something in it."""
+    """Name of an earlier data or synthesize stage: its output folder, or with `path` something in it."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "RecipeParameter":
@@ -57,6 +58,26 @@ class DataStage(Named):
         """Parameter -> absolute path. `beside`: the config's folder; `out`: that of the stages' outputs."""
         return {name: ((beside if value.stage is None else out / value.stage) / (value.path or "")).absolute().as_posix()
                 for name, value in self.parameters.items()}
+
+
+class SynthesizeStage(Named, SynthesizeOptions):
+    """Rows that a model makes and that compilers and tests judge."""
+
+    kind: Literal["synthesize"]
+
+    seeds: str | None = Field(None, min_length=1)
+    """A file of rows, or a folder of `mft data build` or `mft synthesize`, relative to this config. One of `seeds` and `data`."""
+
+    data: str | None = None
+    """Name of an earlier data or synthesize stage, whose rows are the seeds."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SynthesizeStage":
+        if (self.seeds is None) == (self.data is None):
+            raise ValueError("give one of seeds (a path) and data (an earlier stage)")
+        if self.makers and self.client is None:
+            raise ValueError(f"{', '.join(dict.fromkeys(self.makers))}: a language model must answer; say which one: client")
+        return self
 
 
 class TrainStage(Named):
@@ -133,13 +154,13 @@ class ReportStage(Named):
 
 
 AnyEvaluateStage = Annotated[EvaluateStage | BenchmarkStage, Field(discriminator="benchmark")]
-Stage = Annotated[DataStage | TrainStage | MergeStage | QuantizeStage | AnyEvaluateStage | ReleaseStage | ReportStage,
+Stage = Annotated[DataStage | SynthesizeStage | TrainStage | MergeStage | QuantizeStage | AnyEvaluateStage | ReleaseStage | ReportStage,
                   Field(discriminator="kind")]
-PARAMETER_KINDS = {"data"}
+PARAMETER_KINDS = {"data", "synthesize"}
 """Kinds of stages whose folder a recipe may read through a parameter."""
 
 NEEDS: dict[str, dict[str, set[str]]] = {"train": {"data": {"data"}, "init_from": {"train", "merge"}}, "merge": {"adapter": {"train"}},
-                                         "quantize": {"data": {"data"}}}
+                                         "quantize": {"data": {"data"}}, "synthesize": {"data": {"data", "synthesize"}}}
 """kind -> key -> kinds that the earlier stage may have which the key names (null: none)."""
 
 

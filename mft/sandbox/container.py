@@ -5,11 +5,12 @@
 
 A solution has a container of its own, used once: no network, a read-only root, no capability, no new privileges, a user id drawn for it,
 limits of processes and memory, a private /tmp, and a filter against namespaces of its own, which some engines leave open. Its tests run in
-a second one, which serves the worker's next program too, unless they left a file in it. Nothing of this machine is mounted: the code that
-runs inside goes through stdin, so an engine may be remote.
+a second one, which serves the worker's next program too, unless they left a file in it. Nothing of the machine is mounted but /dev/null:
+the code that runs inside goes through stdin, so an engine may be remote.
 
 CPU time, address space, open files, file sizes and the number of processes are bounded by limits of the process as well (`inner.cell`), and
-the resident memory of a container is watched from its process 1: these hold where an engine has no control groups to give.
+the resident memory of a container is watched from its process 1: these hold where an engine has no control groups to give. With podman the
+number of files in /tmp has no bound but memory and time: it takes no such option.
 
 A container ends when its stdin does, so also where this process is killed; one that does not is removed by its name. All bear the label
 `mft.judge`. Engine: MFT_CONTAINER_ENGINE (a command, with options if need be), else podman, else docker. Image: MFT_SANDBOX_IMAGE; it needs
@@ -27,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ ENGINE_VARIABLE, IMAGE_VARIABLE = "MFT_CONTAINER_ENGINE", "MFT_SANDBOX_IMAGE"
 DEFAULT_IMAGE = "docker.io/library/python:3.11-slim"
 ENGINES = ("podman", "docker")
 LABEL = "mft.judge"
-START_S, LEAVE_S, ASK_S = 60.0, 5.0, 20.0
+START_S, LEAVE_S, ASK_S, LOOK_S = 60.0, 5.0, 10.0, 25.0
 MARGIN_BYTES, OWN_PROCESSES = 256 << 20, 8
 """Of the engine's limits, for process 1 and so that the limits inside, which say what went beyond them, come first."""
 FIRST_ID, IDS = 10_000, 50_000
@@ -75,6 +76,8 @@ class Engine:
 
     command: tuple[str, ...]
     image: str
+    own_tmpfs: bool = False
+    """It would mount /run and /var/tmp to be written in, unless told otherwise (podman)."""
 
     def ask(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Raises SandboxError where the command cannot be run or does not end."""
@@ -88,19 +91,21 @@ class Engine:
 
     def run_command(self, name: str, limits: Mapping[str, Any], *, foreign: bool) -> list[str]:
         """Of one container. `foreign`: what a program builds in /tmp may be run."""
-        owner = FIRST_ID + secrets.randbelow(IDS)
+        owner, disk = FIRST_ID + secrets.randbelow(IDS), limits["disk_bytes"]
+        files = "" if self.own_tmpfs else f",nr_inodes={max(1024, disk // 16384)}"
         memory, processes = limits["memory_bytes"] + MARGIN_BYTES, limits["processes"] + OWN_PROCESSES
         options = ["run", "--rm", "--interactive", "--init=false", "--pull", "never", "--log-driver", "none", "--name", name,
                    "--label", f"{LABEL}={os.getppid()}", "--hostname", "sandbox", "--network", "none", "--ipc", "private", "--read-only",
                    "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{owner}:{owner}", "--workdir", "/",
                    "--memory", str(memory), "--memory-swap", str(memory), "--pids-limit", str(processes),
                    "--ulimit", f"nproc={processes}:{processes}", "--ulimit", f"nofile={limits['open_files']}:{limits['open_files']}",
-                   "--ulimit", "core=0:0", "--shm-size", str(limits["disk_bytes"]),
-                   "--tmpfs", f"/tmp:rw,nosuid,nodev,{'exec' if foreign else 'noexec'},size={limits['disk_bytes']},mode=1777"]
+                   "--ulimit", "core=0:0", "--shm-size", str(disk),
+                   "--tmpfs", f"/tmp:rw,nosuid,nodev,{'exec' if foreign else 'noexec'},size={disk},mode=1777{files}"]
         for file in EMPTY_FILES:
             options += ["--mount", f"type=bind,source=/dev/null,target={file},readonly"]
         for variable, value in {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}.items():
             options += ["--env", f"{variable}={value}"]
+        options += ["--read-only-tmpfs=false"] if self.own_tmpfs else []
         return [*self.command, *options, "--entrypoint", "python3", self.image, "-s", "-P", "-B", "-X", "utf8", "-c", BOOT]
 
 
@@ -110,16 +115,14 @@ def find_engine() -> Engine:
     Raises:
         SandboxError: there is no engine on PATH.
     """
-    image = os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE
-    named = shlex.split(os.environ.get(ENGINE_VARIABLE, ""))
-    if named:
-        if shutil.which(named[0]) is None:
-            raise SandboxError(f"{ENGINE_VARIABLE} names {named[0]}, which is not on PATH")
-        return Engine(tuple(named), image)
-    found = next((name for name in ENGINES if shutil.which(name)), None)
-    if found is None:
+    command = shlex.split(os.environ.get(ENGINE_VARIABLE, ""))
+    if command and shutil.which(command[0]) is None:
+        raise SandboxError(f"{ENGINE_VARIABLE} names {command[0]}, which is not on PATH")
+    command = command or [name for name in ENGINES if shutil.which(name)][:1]
+    if not command:
         raise SandboxError(f"neither {' nor '.join(ENGINES)} is on PATH")
-    return Engine((found,), image)
+    engine = Engine(tuple(command), os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE)
+    return replace(engine, own_tmpfs="podman" in engine.ask("--version").stdout.lower())
 
 
 class Capsule:
@@ -174,13 +177,13 @@ class Capsule:
             del self.outward[:FRAME.size + length]
         return found
 
-    def wait_ready(self) -> dict[str, Any]:
+    def wait_ready(self, timeout_s: float = START_S) -> dict[str, Any]:
         """What process 1 tells of its container.
 
         Raises:
             SandboxError: with what the engine said where none came up.
         """
-        poll, last = select.poll(), time.monotonic() + START_S
+        poll, last = select.poll(), time.monotonic() + timeout_s
         while (left := last - time.monotonic()) > 0:
             poll.register(self.stdin, select.POLLOUT if self.inward else 0)
             poll.register(self.stdout, select.POLLIN)
@@ -195,7 +198,7 @@ class Capsule:
         self.complaints.seek(0)
         lines = [line for line in self.complaints.read().decode(errors="replace").splitlines() if line.strip()]
         self.end()
-        raise SandboxError(f"a container does not start: {lines[-1].strip()[:300] if lines else f'not within {START_S:g} s'}")
+        raise SandboxError(f"a container does not start: {lines[-1].strip()[:300] if lines else f'not within {timeout_s:g} s'}")
 
     def leave(self) -> None:
         """Let it end by itself."""
@@ -231,7 +234,7 @@ class Look:
         return shared + [leak for leak, holds in (
             ("a writable file system", not told["read_only"]), ("capabilities", told["capabilities"]), ("root's id", told["uid"] == 0),
             ("a way to new privileges", not told["no_new_privileges"]), ("another process 1", told["pid"] != 1),
-            ("network devices", set(told["devices"]) - {"lo"})) if holds]
+            ("network devices", set(told["devices"]) - {"lo"}), ("no /tmp to write in", not told["tmp"])) if holds]
 
 
 def _own_namespace(name: str) -> str | None:
@@ -256,7 +259,7 @@ def look() -> Look:
                                f"name another one that has Python 3.11 in {IMAGE_VARIABLE}")
         raise SandboxError(f"{engine.command[0]} does not answer: {said}")
     capsule = Capsule(engine, {"memory_bytes": 512 << 20, "processes": 16, "disk_bytes": 8 << 20, "open_files": 256}, foreign=False)
-    seen = Look(engine, capsule.wait_ready())
+    seen = Look(engine, capsule.wait_ready(LOOK_S))
     capsule.end()
     if leaks := seen.leaks():
         raise SandboxError(f"a program in a container of {engine.command[0]} still has {', '.join(leaks)}")

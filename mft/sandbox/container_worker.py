@@ -66,7 +66,7 @@ class _Keeper:
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.plan = plan
-        self.engine = Engine(tuple(plan["command"]), plan["image"])
+        self.engine = Engine(tuple(plan["command"]), plan["image"], plan["own_tmpfs"])
         self.held: dict[str, Capsule] = {}
         self.is_ready: set[str] = set()
         self.leaving: list[Capsule] = []

@@ -134,9 +134,8 @@ class Worker:
                                             start_new_session=True)
         if plan.engine is not None:
             limits = Limits(**plan.limits)
-            message = {"command": plan.engine.command, "image": plan.engine.image, "foreign": plan.foreign,
-                       "limits": asdict(limits.for_compilers() if plan.foreign else limits)}
-            self.socket.send(json.dumps(message).encode())
+            limits = limits.for_compilers() if plan.foreign else limits
+            self.socket.send(json.dumps(asdict(plan.engine) | {"foreign": plan.foreign, "limits": asdict(limits)}).encode())
             return
         message = {"build": plan.isolation == "unshare", "bare": plan.isolation == "unsafe", "privileged": plan.privileged,
                    "drop_to": OUTSIDE_ID if plan.privileged else None, "binds": plan.binds, "links": LINKS, "folders": FOLDERS,

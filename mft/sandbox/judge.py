@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from mft.sandbox import isolation as walls
 from mft.sandbox.inner.foreign import BUILDS, LANGUAGES
 from mft.sandbox.isolation import Isolation, Plan, Worker, make_plan
-from mft.sandbox.probe import WALLS, Probe, probe_sandboxes
+from mft.sandbox.probe import WALLS, Probe, probe_sandbox
 from mft.sandbox.program import PACKAGES, ExecutionResult, Limits, Program, SandboxError
 
 logger = logging.getLogger(__name__)
@@ -77,18 +77,19 @@ def choose(isolation: Isolation) -> str:
     if isolation == "unsafe":
         logger.warning("programs run without a sandbox, with the rights of this user: insisted on by isolation 'unsafe'")
         return isolation
-    tried = [probe for probe in probes() if probe.name in (WALLS if isolation == "auto" else (isolation,))]
-    works = next((probe for probe in tried if probe.works), None)
-    if works is None:
-        raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in tried)
-                           + ". Isolation 'unsafe' runs them with the rights of this user")
-    return works.name
+    tried: list[Probe] = []
+    for name in WALLS if isolation == "auto" else (isolation,):
+        tried.append(probed(name))
+        if tried[-1].works:
+            return name
+    raise SandboxError("no sandbox on this machine: " + "; ".join(f"{probe.name}: {probe.reason}" for probe in tried)
+                       + ". Isolation 'unsafe' runs programs with the rights of this user")
 
 
 @cache
-def probes() -> tuple[Probe, ...]:
-    """What this machine can do; it does not change while a process lives."""
-    return tuple(probe_sandboxes())
+def probed(name: str) -> Probe:
+    """Whether this machine has a kind of isolation; that does not change while a process lives."""
+    return probe_sandbox(name)
 
 
 def facts(isolation: Isolation = "auto", limits: Limits | None = None) -> dict[str, Any]:

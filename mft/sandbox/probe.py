@@ -47,7 +47,14 @@ class Probe:
 
 def probe_sandboxes(timeout_s: float = TIMEOUT_S) -> list[Probe]:
     """Try every kind, in the order of WALLS. Those of this machine's own tools end after `timeout_s` seconds each."""
-    return [_bubblewrap(timeout_s), _unshare(timeout_s), _container()]
+    return [probe_sandbox(name, timeout_s) for name in WALLS]
+
+
+def probe_sandbox(name: str, timeout_s: float = TIMEOUT_S) -> Probe:
+    """Try the kind of WALLS with this name."""
+    if name == "container":
+        return _container()
+    return _bubblewrap(timeout_s) if name == "bubblewrap" else _unshare(timeout_s)
 
 
 def best(probes: Sequence[Probe]) -> Probe | None:

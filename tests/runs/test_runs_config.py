@@ -101,7 +101,7 @@ def test_overrides_reach_a_stage_by_name(tmp_path):
 def test_the_schema_describes_every_stage():
     kinds = {definition["properties"]["kind"]["const"] for definition in ProjectConfig.model_json_schema()["$defs"].values()
              if "kind" in definition.get("properties", {})}
-    assert kinds == {"data", "train", "merge", "quantize", "evaluate", "release", "report"}
+    assert kinds == {"data", "synthesize", "train", "merge", "quantize", "evaluate", "release", "report"}
 
 
 SECOND = GOOD + """  - kind: train

@@ -75,7 +75,8 @@ def test_sources_that_are_not_there_are_named_and_break_nothing(config, tiny_bas
 
 def test_a_base_that_is_not_here_and_not_known_leaves_its_sizes_open(config, monkeypatch):
     told = {each.name: each for each in foresee(project(config, "model.base=acme/unheard-7b"), PlanOptions("H200"))}
-    assert told["merged"].forecast.text.startswith("not known: acme/unheard-7b: neither the base nor its config.json is on this machine")
+    for name in ("train", "merged"):
+        assert told[name].forecast.text.startswith("not known: acme/unheard-7b: neither the base nor its config.json is on this machine")
     assert told["train"].forecast.disk_bytes is None
 
 

@@ -64,11 +64,12 @@ def test_a_stage_that_reads_another_brings_it_along_and_runs_again_when_that_one
 @pytest.mark.parametrize(("old", "new", "expected"), [
     ("{path: ../mine}", "{}",
      "4: stages.first.parameters.rows: give a path, a stage or both: {path: ../src}, {stage: NAME} or {stage: NAME, path: rows.jsonl}"),
-    ("{path: ../mine}", "{path: mine, stage: first}", "4: stages.first.parameters.rows.stage: 'first' is not an earlier data stage; "
-     "allowed: none stands before it"),
+    ("{path: ../mine}", "{path: mine, stage: first}", "4: stages.first.parameters.rows.stage: 'first' is not an earlier data or synthesize "
+     "stage; allowed: none stands before it"),
     ("{path: ../mine}", "../mine", "4: stages.first.parameters.rows: expected keys and values, found '../mine'"),
     ("{path: ../mine}", "{pth: ../mine}", "4: stages.first.parameters.rows.pth: not a known key; did you mean 'path'?"),
-    ("{stage: first,", "{stage: frist,", "5: stages.second.parameters.built.stage: 'frist' is not an earlier data stage; allowed: first"),
+    ("{stage: first,", "{stage: frist,", "5: stages.second.parameters.built.stage: 'frist' is not an earlier data or synthesize stage; "
+     "allowed: first"),
 ])
 def test_a_value_of_another_form_is_one_message(project, old, new, expected):
     project.write_text(PROJECT.replace(old, new))

@@ -19,6 +19,8 @@ def places():
     found = {"": opening} | {section.split("\n")[0]: section for section in sections}
     found |= {f"stages/{kind}": row for kind, row in re.findall(r"(?m)^\| `(\w+)` \| (.*) \|$", found["stages"])}
     found["stages/evaluate"] += found["Code benchmarks"]
+    found["stages/synthesize"] += "".join((ROOT / "data_recipes" / name).read_text(encoding="utf-8")
+                                          for name in ("synthesis/README.md", "README.md"))     # its keys are those of other files too
     return found
 
 
@@ -56,7 +58,7 @@ def test_the_walk_finds_keys_of_every_depth():
     assert {("", "stages"), ("stages/merge", "shard_size"), ("training", "watchdog_minutes"), ("tasks", "scale"), ("training", "min_delta"),
             ("stages/train", "allow_higher_learning_rate"), ("stages", "kind"), ("distributed", "zero_stage")} <= found
     kinds = {kind.split("/")[1] for kind, _ in found if "/" in kind}
-    assert kinds == {"data", "train", "merge", "quantize", "evaluate", "release"}   # report has no keys
+    assert kinds == {"data", "train", "merge", "quantize", "evaluate", "release", "synthesize"}   # report has no keys
     assert "stages/report" in PLACES
 
 

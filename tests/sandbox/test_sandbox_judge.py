@@ -157,6 +157,25 @@ def test_programs_of_one_worker_do_not_see_each_others_files_or_changes():
     assert {result.status for result in results.values()} == {"passed"}
 
 
+def test_what_tests_leave_is_gone_for_the_next_program():
+    """Tests of one worker run in the same walls one after the other; a file or a process of theirs outlives none of them."""
+    file = "import os\nopen('/tmp/left', 'w').write('x')\nos.makedirs('/tmp/a/b')\nassert f(1) == 2"
+    process = "import subprocess\nsubprocess.Popen(['sleep', '60'], start_new_session=True)\nassert f(1) == 2"
+    looks = ("import glob, os\nassert os.listdir('/tmp') == []\n"
+             "assert not [name for name in glob.glob('/proc/[0-9]*/cmdline') if b'sleep' in open(name, 'rb').read()]\nassert f(1) == 2")
+    texts = (looks, file, looks, process, looks, process, file, looks)
+    pairs = [program("def f(x):\n    return x + 1", text, id=str(n)) for n, text in enumerate(texts)]
+    assert {result.status for result in run(*pairs, workers=1).values()} == {"passed"}
+
+
+def test_tests_can_neither_read_nor_trace_their_worker():
+    tests = ("import ctypes, os\nparent = os.getppid()\nfor name in ('mem', 'maps', 'environ'):\n    try:\n"
+             "        open(f'/proc/{parent}/{name}', 'rb')\n        raise SystemExit(name)\n    except PermissionError:\n        pass\n"
+             "assert ctypes.CDLL(None).ptrace(16, parent, None, None) == -1\nassert f(1) == 2")
+    result = run(program("def f(x):\n    return x + 1", tests))["p"]
+    assert (result.status, result.detail) == ("passed", "")
+
+
 def test_sets_are_in_the_same_order_in_every_run():
     solution = "def f(x):\n    raise ValueError(str(list({'a', 'b', 'c', 'd', 'e'})))"
     first, second = (run(program(solution, "f(1)"))["p"].detail for _ in range(2))
@@ -174,7 +193,7 @@ def test_facts_name_what_a_score_depends_on():
         said = facts(limits=Limits(timeout_s=7))
     except SandboxError as error:
         pytest.skip(str(error))
-    assert said["isolation"] in ("bubblewrap", "unshare")
+    assert said["isolation"] in ("bubblewrap", "unshare", "container")
     assert said["limits"]["timeout_s"] == 7
     assert {"kernel", "python", "packages", "hash_seed"} <= said.keys()
 
@@ -184,7 +203,7 @@ def test_limits_and_kinds_that_cannot_be_are_refused():
         Limits(memory_bytes=0, processes=-1)
     with pytest.raises(MftError, match="cannot run cobol; what can be run: python, cpp"):
         list(judge([program("", "", language="cobol")]))
-    with pytest.raises(MftError, match="isolation 'jail'; expected auto, bubblewrap, unshare or unsafe"):
+    with pytest.raises(MftError, match="isolation 'jail'; expected auto, bubblewrap, unshare, container or unsafe"):
         choose("jail")  # type: ignore[arg-type]
 
 

@@ -107,3 +107,20 @@ def test_a_run_goes_on_with_another_engine_and_number_of_ranks(before, ranks, af
         assert one["step"] == two["step"]
         for key in one.keys() - {"seconds", "tokens_per_s", "eval/seconds", "memory_bytes"}:
             assert two[key] == pytest.approx(one[key], rel=1e-4), (one["step"], key)
+
+
+@slow
+def test_rows_at_once_left_to_mft_give_the_losses_of_rows_one_by_one_on_other_ranks(tmp_path):
+    """Without dropout, in float32: two ranks agree on the rows of a micro-batch, each recomputes what its own plan says."""
+    plain = ["stages.train.adapter.dropout=0", "stages.train.quantization.type=none", "stages.train.quantization.compute_dtype=fp32",
+             "stages.train.training.max_steps=6"]
+    finish(write_project(tmp_path / "one"), *plain, "stages.train.training.micro_batch_rows=1")
+    two, _ = finish(write_project(tmp_path / "two"), *plain, *options("ddp", 2), "stages.train.training.micro_batch_rows=auto",
+                    "stages.train.training.recompute=6MB")
+    assert two["ranks"] == 2
+    assert two["recompute"]
+    lines = [[json.loads(line) for line in (tmp_path / name / "out" / "train" / "metrics.jsonl").read_text().splitlines()]
+             for name in ("one", "two")]
+    for one, other in zip(*lines, strict=True):
+        for key in one.keys() - {"seconds", "tokens_per_s", "eval/seconds", "memory_bytes"}:
+            assert other[key] == pytest.approx(one[key], rel=1e-4), (one["step"], key)

@@ -4,8 +4,9 @@ from mft.doctor.context import Context
 from mft.doctor.finding import Finding, fault, ok, warning
 from mft.sandbox.probe import best, probe_sandboxes
 
-REMEDY = ("install bubblewrap (apt install bubblewrap, dnf install bubblewrap); in a container, allow user namespaces (docker run "
-          "--security-opt seccomp=unconfined --security-opt apparmor=unconfined)")
+REMEDY = ("install bubblewrap (apt install bubblewrap, dnf install bubblewrap), or podman or docker with an image that has Python "
+          "(MFT_SANDBOX_IMAGE); in a container, allow user namespaces (docker run --security-opt seccomp=unconfined "
+          "--security-opt apparmor=unconfined)")
 
 
 def check_sandbox(context: Context) -> Finding:

@@ -9,7 +9,9 @@ from mft.runs.kinds.merge import MERGE
 from mft.runs.kinds.quantize import QUANTIZE
 from mft.runs.kinds.release import RELEASE
 from mft.runs.kinds.report import REPORT
+from mft.runs.kinds.synthesize import SYNTHESIZE
 from mft.runs.kinds.train import TRAIN
 
 KINDS: Final[dict[str, Kind]] = {
-    "data": DATA, "train": TRAIN, "merge": MERGE, "quantize": QUANTIZE, "evaluate": EVALUATE, "release": RELEASE, "report": REPORT}
+    "data": DATA, "synthesize": SYNTHESIZE, "train": TRAIN, "merge": MERGE, "quantize": QUANTIZE, "evaluate": EVALUATE,
+    "release": RELEASE, "report": REPORT}

@@ -77,7 +77,7 @@ def facts(packages: list[str]) -> dict[str, Any]:
             "capabilities": int(status["CapPrm"], 16) | int(status["CapEff"], 16), "no_new_privileges": status["NoNewPrivs"].strip() == "1",
             "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("pid", "net", "mnt")},
             "devices": sorted(line.split(":")[0].strip() for line in devices),
-            "read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY)}
+            "tmp": os.access("/tmp", os.W_OK), "read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY)}
 
 
 class _Capsule:

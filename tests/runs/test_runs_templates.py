@@ -81,7 +81,7 @@ def test_a_template_is_a_project_called_like_its_folder_whose_recipes_find_their
     assert names_in(folder) == result["files"] == names_in(FOLDER / name)
     assert "runs/my-project" in (folder / "README.md").read_text()
     assert project.stages[-1].kind == "report"
-    assert {stage.kind for stage in project.stages} >= {"data", "train", "merge", "evaluate", "report"}
+    assert {stage.kind for stage in project.stages} >= {"data", "train", "merge", "evaluate", "release", "report"}
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)

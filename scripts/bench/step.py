@@ -197,7 +197,7 @@ def show(result: dict[str, Any]) -> None:
     warm = ", ".join(f"{name} {statistics.median(row['warm_up_s']):.2f} s" for name, row in result["contestants"].items()
                      if "warm_up_s" in row)
     print(f"GEMM in this run: {result['gemm_flops'] / 1e12:.3f} TFLOP/s; {result['flops_per_token'] / 1e9:.3f} useful GFLOP a token; "
-          f"warm-up steps, not counted: {warm}\n")
+          f"warm-up steps, not counted: {warm or 'none'}\n")
     print("| | tokens/s | least to most | tokens/CPU s | useful TFLOP/s | of GEMM | peak GB | |\n|---|---|---|---|---|---|---|---|")
     for name, row in result["contestants"].items():
         if row.get("oom"):

@@ -216,7 +216,7 @@ def _dataset(work: StepWork, *, packed: bool) -> Dataset:
 def run_reference(spec: Spec, work: StepWork, prepare: Prepare | None = None) -> tuple[Seen, dict[str, torch.Tensor]]:
     """One step in plain transformers: each sample alone, eager attention, all logits, the mean over the trained tokens.
 
-    Layers are recomputed, since a long sample's attention would not fit otherwise. The speed of a product of matrices is measured here.
+    Layers are recomputed, since a long sample's attention would not fit otherwise.
     """
     model = make_model(work, "eager").train()
     recompute_layers(model, every("full", work.config["num_hidden_layers"]))
@@ -230,7 +230,7 @@ def run_reference(spec: Spec, work: StepWork, prepare: Prepare | None = None) ->
             loss = torch.nn.functional.cross_entropy(logits[0, :-1].float(), wanted[0, 1:], ignore_index=-100, reduction="sum")
             (loss / work.trained_tokens).backward()
             total += loss.item()
-    return Seen(losses=[total / work.trained_tokens], gemm_flops=gemm_rate(work)), gradients(model)
+    return Seen(losses=[total / work.trained_tokens]), gradients(model)
 
 
 def gemm_rate(work: StepWork) -> float:
@@ -265,7 +265,9 @@ def main(spec_path: Path, out: Path) -> int:
     if spec.limit:
         resource.setrlimit(resource.RLIMIT_AS, (spec.limit, spec.limit))
     try:
-        seen, found = KINDS[spec.kind](spec, StepWork.load(Path(spec.work)))
+        work = StepWork.load(Path(spec.work))
+        seen, found = KINDS[spec.kind](spec, work)
+        seen.gemm_flops = gemm_rate(work)
     except (RuntimeError, MemoryError, OSError, MftError) as error:
         if not out_of_memory(error):
             raise

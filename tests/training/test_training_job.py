@@ -91,7 +91,7 @@ def test_a_weights_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeyp
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
     read = []
-    monkeypatch.setattr("mft.training.job.hash_file", lambda path: read.append(path.name) or hash_file(path))
+    monkeypatch.setattr("mft.hashes.hash_file", lambda path: read.append(path.name) or hash_file(path))
     first = base_file_hashes(tmp_path)
     assert base_file_hashes(tmp_path) == first
     assert read == ["config.json", "model.safetensors"]

@@ -44,6 +44,7 @@ def forecast_data(context: StageContext, stage: DataStage, options: PlanOptions)
         rows = {part: sum(counts[part] for counts in built["per_task"].values()) for part in PARTS}
         return Forecast(f"built: {rows['train']:,} rows to train on, {rows['validation']:,} held out", {"rows": rows})
     recipe = _recipe(context, stage, must_exist=False)
+    awaited = sorted({value.stage for value in stage.parameters.values() if value.stage and not (context.out / value.stage).is_dir()})
     files, total_bytes, hubs, missing = 0, 0, [], []
     for source in _sources_of(recipe):
         if isinstance(source, HubSource | ModelscopeSource):
@@ -52,14 +53,17 @@ def forecast_data(context: StageContext, stage: DataStage, options: PlanOptions)
         try:
             paths = [path for _, path in (tree_paths(source) if isinstance(source, CodeSource) else source_paths(source))]
         except DataError as error:
-            missing.append(str(error).splitlines()[0])
+            if not any((context.out / name).absolute().as_posix() in str(error) for name in awaited):
+                missing.append(str(error).splitlines()[0])
             continue
         files += len(paths)
         total_bytes += sum(path.stat().st_size for path in paths)
     parts = [f"{files:,} files, {size(total_bytes)}"] if files else []
     parts += [f"to be fetched: {', '.join(dict.fromkeys(hubs))}"] if hubs else []
+    parts += [f"rows of '{name}' are not there yet" for name in awaited]
     parts += [f"missing: {fault}" for fault in missing]
-    return Forecast("; ".join(parts), {"files": files, "bytes": total_bytes, "hubs": hubs, "missing": missing}, disk_bytes=None)
+    return Forecast("; ".join(parts), {"files": files, "bytes": total_bytes, "hubs": hubs, "awaited": awaited, "missing": missing},
+                    disk_bytes=None)
 
 
 def _sources_of(recipe: RecipeConfig) -> Iterator[Source]:

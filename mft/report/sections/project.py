@@ -13,7 +13,8 @@ from mft.report.units import count, decimal, duration
 def header(run: Run) -> Html:
     """The title, the status and the four or five figures that a hurried reader wants."""
     status = tag("span", run.status, class_="pill") if run.status and not _only_the_page_is_missing(run) else None
-    by = f"Fine-tuning run of mft {run.mft}" if run.mft else "Fine-tuning run of mft"
+    what = "Synthesis" if run.syntheses and not run.trainings else "Fine-tuning run"
+    by = f"{what} of mft {run.mft}" if run.mft else f"{what} of mft"
     return tag("header", tag("p", by, class_="kicker"), tag("h1", run.name, " ", status), tag("div", *_tiles(run), class_="tiles"))
 
 

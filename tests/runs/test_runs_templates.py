@@ -84,6 +84,12 @@ def test_a_template_is_a_project_called_like_its_folder_whose_recipes_find_their
     assert {stage.kind for stage in project.stages} >= {"data", "train", "merge", "evaluate", "release", "report"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_goes_down_to_a_release_and_a_page(name, tmp_path):
+    write_template(find_template(name), tmp_path / "mine")
+    assert [stage.kind for stage in load_project(tmp_path / "mine" / "project.yaml").stages][-2:] == ["release", "report"]
+
+
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_each_train_stage_of_a_template_dry_runs_and_is_planned_as_it_stands(name, stage, tmp_path, capsys, tiny_base, small_tree):
     source = ["--source", small_tree] if name == "domain" else []

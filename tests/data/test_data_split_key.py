@@ -53,7 +53,7 @@ def test_rows_without_the_key_are_counted_drops(tmp_path):
 
 def test_a_key_that_stands_in_no_row_ends_the_build(tmp_path):
     recipe = write(tmp_path, [{"prompt": "p", "answer": "a"}])
-    with pytest.raises(DataError, match="rows.txt: no usable row; dropped: no_split_key 1"):
+    with pytest.raises(DataError, match=r"rows\.txt: no usable row; dropped: no_split_key 1"):
         build(recipe)
 
 
@@ -78,7 +78,7 @@ def test_a_file_of_a_task_that_may_join_another_may_be_empty(text, tmp_path):
     assert facts["joined"]["made"] == {"into": "cut", "rows": 0, "validation_rows": 0, "validation_files": 0}
     assert facts["read"] == facts["kept"] + sum(facts["dropped"].values())
     recipe.write_text(RECIPE.format(kind="jsonl", path="rows.txt", by="file", more=""))
-    with pytest.raises(DataError, match="the file is empty|no usable row"):
+    with pytest.raises(DataError, match=r"the file is empty|no usable row"):
         build(recipe)
 
 

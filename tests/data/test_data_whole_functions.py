@@ -66,7 +66,8 @@ def test_a_fence_is_longer_than_any_backquotes_inside_so_that_the_code_is_found_
 
 
 @pytest.mark.parametrize(("language", "file", "source", "expected"), [
-    ("java", "A.java", "class A {\n    /** Twice x. */\n    @Pure\n    int twice(int x) {\n        int y = x;\n        return 2 * y;\n    }\n}\n",
+    ("java", "A.java",
+     "class A {\n    /** Twice x. */\n    @Pure\n    int twice(int x) {\n        int y = x;\n        return 2 * y;\n    }\n}\n",
      "```java\n/** Twice x. */\n@Pure\nint twice(int x) {\n    int y = x;\n    return 2 * y;\n}\n```"),
     ("javascript", "a.js", "class A {\n  twice(x) {\n    const y = `a\n      b`;\n    return y + x;\n  }\n}\n",
      "```javascript\n  twice(x) {\n    const y = `a\n      b`;\n    return y + x;\n  }\n```"),

@@ -21,10 +21,8 @@ def whole_function(function: Function | CodeFunction) -> str:
         return 2 * self.x
     ```
     """
-    if isinstance(function, CodeFunction):
-        language, code = function.language, function.undocumented
-    else:
-        language, code = "python", function.lines[:function.docstring_start] + function.body
+    language = function.language if isinstance(function, CodeFunction) else "python"
+    code = function.undocumented if isinstance(function, CodeFunction) else function.lines[:function.docstring_start] + function.body
     lines = function.lines if _string_spans_lines(code) else _at_the_left_edge(function.lines)
     marks = "`" * max(3, *(len(run) + 1 for run in BACKQUOTES.findall("\n".join(lines))), 0)
     return "\n".join((f"{marks}{language}", *lines, marks))

@@ -14,7 +14,7 @@ from mft.config.yaml import Document
 from mft.data.dedup.config import HeldOutDedupStep
 from mft.data.mixture.config import Mixture, ProportionalMixture, mixture_fault
 from mft.data.parameters import NAME, fill_parameters, holds_parameters
-from mft.data.source_config import CodeSource, JoinBelow, PythonCodeSource, Source
+from mft.data.source_config import JoinBelow, LocalSource, Source
 from mft.data.split_config import SplitConfig
 from mft.data.step_registry import Step
 
@@ -86,6 +86,14 @@ class RecipeConfig(StrictModel):
         return mixture
 
     @model_validator(mode="after")
+    def _a_key_decides_where_files_do(self) -> "RecipeConfig":
+        named = [name for name, task in self.tasks.items() for source in task.sources if getattr(source, "split_key", None) is not None]
+        if named and self.split.by == "id":
+            raise ValueError(f"a source of '{named[0]}' names a split_key, which takes the place of a file's path, but split.by is id; "
+                             "take split_key away, or split by file")
+        return self
+
+    @model_validator(mode="after")
     def _steps_know_the_split(self) -> "RecipeConfig":
         for step in (*self.steps, *(step for task in self.tasks.values() for step in task.steps)):
             if isinstance(step, HeldOutDedupStep):
@@ -99,7 +107,7 @@ def join_rule(task: TaskConfig) -> JoinBelow | None:
 
 
 def _join_rules(task: TaskConfig) -> list[JoinBelow]:
-    return [source.join_below for source in task.sources if isinstance(source, PythonCodeSource | CodeSource) and source.join_below]
+    return [source.join_below for source in task.sources if isinstance(source, LocalSource) and source.join_below]
 
 
 def copies_of(weight: float) -> tuple[int, float]:

@@ -7,7 +7,8 @@
 
 Code is cut between lines and never reformatted: what is asked and what is answered are laid together again by a newline.
 The answer is exact, its indentation included; blank lines between docstring and body belong to neither side of text2code.
-Other languages have the first three tasks: mft/data/code/makers.py.
+Other languages have the first three tasks: mft/data/code/makers.py. `function` is the whole function, without a question, in every
+language: mft/data/code/whole.py.
 """
 
 import doctest
@@ -20,6 +21,7 @@ from mft.conversation import Conversation, Message
 from mft.data.code.description import docstring_characters
 from mft.data.code.functions import CodeFunction, LeftOutFile
 from mft.data.code.makers import CODE_MAKERS
+from mft.data.code.whole import whole_function
 from mft.data.converters.base import RowFault, check_messages
 from mft.data.function_limits import MIN_COMPLETION_LINES, MIN_DOCSTRING_CHARACTERS
 from mft.data.ledger import Ledger
@@ -85,6 +87,8 @@ def usage(function: Function) -> tuple[str, str]:
 MAKERS: Final = MappingProxyType[str, Callable[[Function], tuple[str, str]]](
     {"text2code": text2code, "docstring": docstring, "completion": completion, "usage": usage})
 
+WHOLE: Final = "function"
+"""The kind of row that has no question: a text."""
 
 Found = Function | CodeFunction | UnreadableFile | LeftOutFile
 """What a tree holds: functions, and files that give none."""
@@ -116,6 +120,10 @@ def harvest(functions: Iterable[Found], make: str, task: str, ledger: Ledger) ->
 def _messages(function: Function | CodeFunction, make: str) -> tuple[Message, ...]:
     if function.fault:
         raise RowFault(function.fault)
+    if make == WHOLE:
+        text = (Message("assistant", whole_function(function)),)
+        check_messages(text, "text")
+        return text
     question, answer = MAKERS[make](function) if isinstance(function, Function) else CODE_MAKERS[make](function)
     messages = (Message("user", question), Message("assistant", answer))
     check_messages(messages)

@@ -12,7 +12,7 @@ from mft.data.located import Located
 from mft.data.walk import named_files, tree_folder
 from mft.errors import DataError
 
-Make = Literal["text2code", "docstring", "completion", "usage"]
+Make = Literal["text2code", "docstring", "completion", "usage", "function"]
 TrainedTurns = Literal["all", "last"]
 
 
@@ -49,12 +49,19 @@ class _Rows(StrictModel):
     train: TrainedTurns = "all"
     """Which answers of a conversation are trained: all that the row does not mark untrained, or the last one alone."""
 
+    split_key: str | None = Field(None, min_length=1)
+    """A key of the rows whose text decides, in place of the path of their own file, on which side of `split.by: file` each is: the file
+    that a row was made of. None: rows of one file stay together."""
+
 
 class _Files(_Origin, Located, _Rows):
     """One or more files, plain, `.gz` or `.zst`."""
 
     path: str = Field(min_length=1)
     """A file, or a glob: `*` inside a name, `**/` for any number of folders."""
+
+    join_below: JoinBelow | None = None
+    """Decides for the whole task; none: the task stays alone however small it is. With it a file may be empty."""
 
     @field_validator("path")
     @classmethod
@@ -154,7 +161,7 @@ class PythonCodeSource(_Origin, Located):
     """`stdlib` (of the running Python), or a folder."""
 
     make: Make
-    """The kind of row; mft/data/harvest.py shows each."""
+    """The kind of row; mft/data/harvest.py and mft/data/code/whole.py show each."""
 
     exclude: tuple[str, ...] = ()
     """Globs over paths relative to the tree. site-packages, __pycache__, .git, .venv and node_modules are never read."""
@@ -179,8 +186,8 @@ class CodeSource(_Origin, Located):
     languages: tuple[HarvestLanguage, ...] = Field(ALL_LANGUAGES, min_length=1)
     """Files of these languages are read, by the endings of their names."""
 
-    make: Literal["text2code", "docstring", "completion"]
-    """The kind of row; mft/data/code/makers.py shows each."""
+    make: Literal["text2code", "docstring", "completion", "function"]
+    """The kind of row; mft/data/code/makers.py and mft/data/code/whole.py show each."""
 
     exclude: tuple[str, ...] = ()
     """Globs over paths relative to the tree: files that are left out, and counted as `excluded`."""

@@ -55,7 +55,8 @@ def read_file_of(source: FileSource | ModelscopeSource, label: str, path: Path, 
     """
     kind = source.type if isinstance(source, FileSource) else None
     options = CsvOptions(source.delimiter, source.names) if isinstance(source, CsvSource) else None
-    yield from read_conversations(path, source.converter, ledger, task=task, label=label, kind=kind, csv=options, train=source.train)
+    yield from read_conversations(path, source.converter, ledger, task=task, label=label, kind=kind, csv=options, train=source.train,
+                                  split_key=source.split_key, may_be_empty=may_be_empty(source))
 
 
 def source_names(sources: Sequence[Source]) -> list[str]:
@@ -90,7 +91,7 @@ def source_inputs(recipe: RecipeConfig) -> list[dict[str, Any]]:
     out = []
     for name, task in recipe.tasks.items():
         for source in task.sources:
-            place = source.model_dump_json(exclude={"make", "join_below", "converter", "train", "license", "origin"})
+            place = source.model_dump_json(exclude={"make", "join_below", "converter", "train", "split_key", "license", "origin"})
             if place not in known:
                 known[place] = _decided_by(source)
             elif isinstance(source, HubSource):
@@ -160,7 +161,7 @@ def _read_source(source: Source, task: str, ledger: Ledger, trees: Trees) -> Ite
         from mft.data.readers.hub import read_hub
 
         label = "/".join(part for part in (source.name, source.config, source.split) if part)
-        reading = Reading(source.converter, label, task, train=source.train)
+        reading = Reading(source.converter, label, task, train=source.train, split_key=source.split_key)
         yield from conversations_of(read_hub(source, ledger), Place(f"hub:{label}", by_line=False), reading, ledger)
     else:
         for label, path in source_paths(source):
@@ -169,7 +170,7 @@ def _read_source(source: Source, task: str, ledger: Ledger, trees: Trees) -> Ite
 
 def may_be_empty(source: Source) -> bool:
     """True of a source whose task joins another one when it has too few rows: none at all is the smallest number."""
-    return isinstance(source, PythonCodeSource | CodeSource) and source.join_below is not None
+    return isinstance(source, LocalSource) and source.join_below is not None
 
 
 def _code_tree(source: CodeSource) -> SourceTree:

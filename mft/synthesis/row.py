@@ -22,12 +22,16 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a row comes from: its seed, the row it was made of, by which operation, in which round (0: a seed)."""
+    """Where a row comes from: its seed, the row it was made of, by which operation, in which round (0: a seed).
+
+    `split_key`: the file of the seed, where a data folder says which; it decides on which side of a split all that is made of it stands.
+    """
 
     seed: str
     parent: str = ""
     operation: str = ""
     round: int = 0
+    split_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class Row:
 
     def child(self, operation: str, round_number: int, instruction: str, *, keeps_answer: bool = False) -> "Row":
         """A row made of this one; it has answers and tests only where they still fit."""
-        lineage = Lineage(self.lineage.seed, self.id, operation, round_number)
+        lineage = Lineage(self.lineage.seed, self.id, operation, round_number, self.lineage.split_key)
         made = Row(f"{self.id}/{operation}-{round_number}", self.task, lineage, instruction, language=self.language)
         return replace(made, solutions=self.solutions, tests=self.tests) if keeps_answer else made
 
@@ -89,6 +93,8 @@ class Row:
         if len(self.solutions) > 1:
             line["more_outputs"] = [solution.text for solution in self.solutions[1:]]
         lineage = self.lineage
+        if lineage.split_key:
+            line["split_key"] = lineage.split_key
         return {**line, "lineage": {"seed": lineage.seed, "parent": lineage.parent, "operation": lineage.operation, "round": lineage.round},
                 "measured": dict(sorted(self.measured.items()))}
 

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 KIND: Final = "synthesis"
 DROPPED: Final = "dropped.jsonl"
 FUNNEL: Final = "funnel.json"
-SYNTHESIZER: Final = 1
+SYNTHESIZER: Final = 2
 """Raised when the same options over the same seeds give other rows, so that an old folder is not taken for the new one."""
 
 

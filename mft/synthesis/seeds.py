@@ -60,7 +60,7 @@ def read_seeds(seeds: Path, options: SynthesizeOptions, ledger: Ledger) -> list[
     """
     if seeds.is_dir() and not (seeds / ROWS).is_file():
         seed_files(seeds)
-        rows = list(_of_conversations(_counted(read_built(seeds)["train"], ledger), options, ledger))
+        rows = list(_of_conversations(_counted(read_built(seeds)["train"], ledger), options, ledger, built=True))
     else:
         path = seed_files(seeds)[0]
         own = _is_own(path)
@@ -93,7 +93,8 @@ def _drop(ledger: Ledger, reason: str) -> None:
     ledger.drop(reason)
 
 
-def _of_conversations(rows: Iterable[Conversation], options: SynthesizeOptions, ledger: Ledger) -> Iterator[Row]:
+def _of_conversations(rows: Iterable[Conversation], options: SynthesizeOptions, ledger: Ledger, *, built: bool = False) -> Iterator[Row]:
+    """`built`: the rows are those of a data folder, whose split keys name what each is from."""
     for row in rows:
         texts = {message.role: message.content for message in row.messages}
         shape = shape_of(row.messages)
@@ -107,7 +108,8 @@ def _of_conversations(rows: Iterable[Conversation], options: SynthesizeOptions, 
         else:
             solution = solution_of(answer, language)
         solutions = (solution,) if answer else ()
-        yield Row(row.id, options.task or row.task, Lineage(row.id), texts.get("user", ""), solutions, language=language)
+        lineage = Lineage(row.id, split_key=row.split_key if built else "")
+        yield Row(row.id, options.task or row.task, lineage, texts.get("user", ""), solutions, language=language)
 
 
 def _own_rows(path: Path, options: SynthesizeOptions, ledger: Ledger) -> Iterator[Row]:
@@ -127,7 +129,7 @@ def _own_row(value: Any, name: str, task: str, options: SynthesizeOptions) -> Ro
     """The row of a line, or the reason why it is none."""
     if not isinstance(value, dict):
         return "not_an_object"
-    found = {key: value.get(key) or "" for key in ("instruction", "input", "output", "code", "tests", "language", "task")}
+    found = {key: value.get(key) or "" for key in ("instruction", "input", "output", "code", "tests", "language", "task", "split_key")}
     lineage, measured, more = value.get("lineage") or {}, value.get("measured") or {}, value.get("more_outputs") or []
     texts_fit = all(isinstance(text, str) for text in [*found.values(), *more])
     if not texts_fit or not isinstance(lineage, dict) or not isinstance(measured, dict):
@@ -143,13 +145,13 @@ def _own_row(value: Any, name: str, task: str, options: SynthesizeOptions) -> Ro
     solutions = (first, *(solution_of(each, language) for each in more)) if text else ()
     own = str(value.get("id") or name)
     name_of_task = options.task or found["task"] or task
-    return Row(own, name_of_task, _lineage(lineage, own), instruction, solutions, found["tests"], language, measured)
+    return Row(own, name_of_task, _lineage(lineage, own, found["split_key"]), instruction, solutions, found["tests"], language, measured)
 
 
-def _lineage(written: Mapping[str, Any], own: str) -> Lineage:
+def _lineage(written: Mapping[str, Any], own: str, split_key: str) -> Lineage:
     number = written.get("round")
     return Lineage(str(written.get("seed") or own), str(written.get("parent") or ""), str(written.get("operation") or ""),
-                   number if isinstance(number, int) else 0)
+                   number if isinstance(number, int) else 0, split_key)
 
 
 def _unique(rows: Iterable[Row]) -> Iterator[Row]:

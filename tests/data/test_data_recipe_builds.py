@@ -11,7 +11,8 @@ from mft.data.source_config import HubSource
 from mft.errors import DataError
 
 RECIPES = Path(__file__).resolve().parents[2] / "data_recipes"
-NEW = ("codefuse-600k", "ziya-stage1", "ziya-stage2", "evol-instruct-code", "my-repository")
+NEW = ("codefuse-600k", "ziya-stage1", "ziya-stage2", "evol-instruct-code", "my-repository", "my-repository-functions",
+       "my-repository-taught")
 
 
 def copied(name, folder, shared_data, *, hub=None, **changes):

@@ -63,14 +63,14 @@ def test_the_readme_names_each_key_of_a_step_with_its_default(step, model):
             assert f"`{key}` ({written})" in cell
 
 
-COMMON = ("license", "origin", "converter", "train")
+COMMON = ("license", "origin", "converter", "train", "split_key")
 
 
 @pytest.mark.parametrize(("intro", "model", "without"), [
     ("Sources of files", "CsvSource", COMMON), ("`type: hub` streams", "HubSource", COMMON),
     ("`type: modelscope` fetches", "ModelscopeSource", COMMON),
     ("A code source, `type: code`", "CodeSource", COMMON), ("A code source of Python alone", "PythonCodeSource", COMMON),
-    ("Every source of rows", "CsvSource", ("license", "origin", "path", "delimiter", "names"))])
+    ("Every source of rows", "CsvSource", ("license", "origin", "path", "delimiter", "names", "join_below"))])
 def test_the_readme_names_each_key_of_a_source_with_its_default(intro, model, without):
     table, keys = table_after(intro), keys_of(model, *without)
     assert table.keys() == keys.keys()

@@ -88,7 +88,7 @@ def test_these_configs_are_shipped_and_found_by_name():
     assert set(NAMES) == {
         "quickstart.yaml", "codefuse-codellama-34b-4k.yaml", "codefuse-codellama-34b-mftcoder-v05.yaml", "codefuse-codellama-34b-16k.yaml",
         "ziya-coding-34b.yaml", "codellama-70b-instruct-domain.yaml", "deepseek-coder-33b.yaml", "qwen2.5-coder-7b-1gpu.yaml",
-        "my-repository.yaml", "codellama-70b-gptq-matrix.yaml", "codefuse-codellama-34b-4bits.yaml"}
+        "my-repository.yaml", "my-repository-taught.yaml", "codellama-70b-gptq-matrix.yaml", "codefuse-codellama-34b-4bits.yaml"}
     assert [path.name for path in shipped_configs()] == NAMES
     assert shipped_config("quickstart.yaml") == ROOT / "configs" / "quickstart.yaml"
 

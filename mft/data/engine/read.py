@@ -16,7 +16,7 @@ from mft.data.readers.open import BOM, CHUNK
 from mft.data.readers.parquet import read_parquet
 from mft.data.readers.raw import Rows
 from mft.data.source_config import FileSource, ModelscopeSource
-from mft.data.sources import Trees, read_file_of, read_source
+from mft.data.sources import Trees, may_be_empty, read_file_of, read_source
 from mft.errors import DataError
 
 ONCE_A_FILE = frozenset({"crlf_line_ends"})
@@ -57,7 +57,7 @@ def conclude_file(recipe: RecipeConfig, shard: Shard, found: Iterable[Mapping[st
 
 
 def _reading(source: FileSource | ModelscopeSource, piece: Piece, task: str) -> Reading:
-    return Reading(source.converter, piece.label, task, train=source.train)
+    return Reading(source.converter, piece.label, task, train=source.train, split_key=source.split_key, may_be_empty=may_be_empty(source))
 
 
 def _raw_rows(piece: Piece, ledger: Ledger) -> Rows:

@@ -26,7 +26,8 @@ class Reading:
     """How rows become conversations, and what they are called.
 
     `task`: of all rows; None: the row's `task` or `data_name`, else `default_task`. `label` stands for the file in ids, origins
-    and split keys. `train`: all answers that a row does not mark untrained, or the last one alone.
+    and split keys. `train`: all answers that a row does not mark untrained, or the last one alone. `split_key`: the key of a row whose
+    text is its split key. `may_be_empty`: no usable row is no fault.
     """
 
     converter: Choice
@@ -34,25 +35,29 @@ class Reading:
     task: str | None = None
     default_task: str = ""
     train: Literal["all", "last"] = "all"
+    split_key: str | None = None
+    may_be_empty: bool = False
 
 
 def read_conversations(path: Path, converter: Choice = "auto", ledger: Ledger | None = None, *, task: str | None = None,
                        label: str | None = None, kind: Kind | None = None, csv: CsvOptions | None = None,
-                       train: Literal["all", "last"] = "all") -> Iterator[Conversation]:
+                       train: Literal["all", "last"] = "all", split_key: str | None = None,
+                       may_be_empty: bool = False) -> Iterator[Conversation]:
     """The conversations of one file; every row is counted in `ledger` (which the caller closes) as read, kept or dropped.
 
     The file is JSON lines, a JSON array, Parquet or CSV (`kind`; default: by its name), plain, `.gz` or `.zst`. `converter` is a name
     or a mapping as in a recipe. `task` is the given one, else the row's `task` or `data_name`, else the file's name without its
     endings. `label` stands for the file in ids, origins and split keys (default: its name). A row without an id is called
     `label:number` (line, or place in an array or a table); an id that stands twice in a task gets `@label:number` behind it.
+    `split_key`: a key of the rows whose text is the split key, in place of the label; a row without it is dropped as `no_split_key`.
 
     Raises:
-        DataError: the file is missing, empty or without one usable row; a row fits several converters.
+        DataError: the file is missing; it is empty or without one usable row, unless it `may_be_empty`; a row fits several converters.
     """
     ledger = Ledger("read") if ledger is None else ledger
     kind = kind or kind_of(path)
     options = csv or CsvOptions("\t" if ".tsv" in path.suffixes else ",")
-    reading = Reading(converter, label or path.name, task, bare_name(path), train)
+    reading = Reading(converter, label or path.name, task, bare_name(path), train, split_key, may_be_empty)
     yield from unique_ids(conversations_of(read_file(path, kind, ledger, options), place_of(path, kind), reading, ledger))
 
 
@@ -98,6 +103,8 @@ def conclude(findings: Findings, place: Place, reading: Reading, ledger: Ledger)
     """
     given = find_converter(reading.converter)
     if not findings.kept:
+        if reading.may_be_empty:
+            return
         raise DataError(_nothing_usable(place, findings))
     _check_declared(findings, given, place)
     if findings.unread:
@@ -127,7 +134,7 @@ def conversations_of_piece(rows: Rows, place: Place, reading: Reading, ledger: L
         except RowFault as fault:
             ledger.drop(fault.reason, where, str(fault))
             continue
-        findings.unread |= converter.unread(raw.value)
+        findings.unread |= converter.unread(raw.value) - {reading.split_key}
         for note in sorted(notes):
             ledger.note(note)
         findings.kept += 1
@@ -151,7 +158,8 @@ def _conversation(raw: RawRow, converter: Converter, reading: Reading, where: st
     task = reading.task or _task_of(row, reading.default_task)
     if has_lone_surrogate(name) or has_lone_surrogate(task):
         raise RowFault("lone_surrogate", "in the id or the task")
-    return Conversation(id=name, task=task, messages=messages, origin=place, split_key=reading.label)
+    split_key = reading.label if reading.split_key is None else _split_key_of(raw.value, reading.split_key)
+    return Conversation(id=name, task=task, messages=messages, origin=place, split_key=split_key)
 
 
 def last_alone(messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -174,6 +182,15 @@ def _task_of(row: Row, default: str) -> str:
     if not isinstance(task, str) or not task:
         raise RowFault("task_not_text", f"found {shown(task)}")
     return task
+
+
+def _split_key_of(row: Row, key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not value:
+        raise RowFault("no_split_key", f"'{key}' is {shown(value) if key in row else 'not there'}, and decides on training or validation")
+    if has_lone_surrogate(value):
+        raise RowFault("lone_surrogate", f"in '{key}'")
+    return value
 
 
 def _nothing_usable(place: Place, findings: Findings) -> str:

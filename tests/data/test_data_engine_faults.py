@@ -48,12 +48,12 @@ def stop(progress):
 
 
 @pytest.mark.parametrize("place", ["mft.data.engine.map_job.write_rows", "mft.data.engine.shuffle.pa.ipc.new_file",
-                                   "mft.data.engine.shuffle.pq.write_table", "mft.data.pipeline.shutil.copyfile",
+                                   "mft.data.engine.shuffle.pq.write_table", "mft.files.shutil.copyfile",
                                    "mft.data.engine.work.Path.write_bytes"])
 def test_a_full_disk_is_one_message_whatever_is_written(recipe, tmp_path, monkeypatch, place):
     recipe.write_text(recipe.read_text().replace("exact_dedup}", "exact_dedup}, {type: length, min_characters: 1}"))
     monkeypatch.setattr(place, full_disk)
-    monkeypatch.setattr("mft.data.pipeline.os.link", full_disk)
+    monkeypatch.setattr("mft.files.os.link", full_disk)
     with pytest.raises(OutputError, match=r"cannot be written: No space left on device"):
         build(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()

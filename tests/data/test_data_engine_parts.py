@@ -126,9 +126,10 @@ def test_options_of_the_command_line_that_do_not_go_together_are_one_message(tmp
 
 def test_the_command_line_hands_its_options_on(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr("mft.runs.build.build_data", lambda recipe, out, overwrite, **options: seen.update(options))
+    monkeypatch.setattr("mft.runs.build.build_data", lambda recipe, out, overwrite, overrides, **options: seen.update(options, overrides=overrides))
     from typer.testing import CliRunner
 
     from mft.cli.data import app as data
-    CliRunner().invoke(data, ["build", "r.yaml", "--out", str(tmp_path), "--workers", "3", "--engine", "local", "--shard-rows", "7"])
-    assert seen == {"engine": "local", "workers": 3, "ray_address": None, "shard_rows": 7}
+    CliRunner().invoke(data, ["build", "r.yaml", "seed=7", "--out", str(tmp_path), "--workers", "3", "--engine", "local",
+                              "--shard-rows", "7"])
+    assert seen == {"overrides": ["seed=7"], "engine": "local", "workers": 3, "ray_address": None, "shard_rows": 7}

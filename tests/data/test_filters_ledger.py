@@ -19,6 +19,7 @@ OURS = [
     {"type": "repetition", "min_words": 20},
     {"type": "secrets", "action": "mask"},
     {"type": "near_dedup", "threshold": 0.7},
+    {"type": "held_out_dedup", "threshold": 0.7},
     {"type": "sample", "fraction": 0.9},
     {"type": "cap", "by": "task", "rows": 50},
 ]

@@ -10,13 +10,14 @@ from mft.merging.config import MergeOptions, parse_size
 
 
 @pytest.mark.parametrize(("text", "size"), [
-    ("5GB", 5_000_000_000), ("500 mb", 500_000_000), ("1.5kB", 1500), ("2TB", 2_000_000_000_000), ("1B", 1)])
-def test_sizes_are_in_decimal_units(text: str, size: int) -> None:
+    ("5GB", 5_000_000_000), ("500 mb", 500_000_000), ("1.5kB", 1500), ("2TB", 2_000_000_000_000), ("1B", 1),
+    ("5GiB", 5 * 2**30)])
+def test_sizes_are_in_decimal_units_but_for_those_of_two(text: str, size: int) -> None:
     assert parse_size(text) == size
     assert MergeOptions(shard_size=text).shard_bytes == size
 
 
-@pytest.mark.parametrize("text", ["5", "GB", "5GiB", "-1GB", "0GB", "0.1B", "5 G B", ""])
+@pytest.mark.parametrize("text", ["5", "GB", "5GiBi", "-1GB", "0GB", "0.1B", "5 G B", ""])
 def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValidationError, match="for example 5GB"):
         MergeOptions(shard_size=text)

@@ -40,7 +40,7 @@ stages:
 
 
 def test_every_kind_of_the_config_has_one_entry_in_the_registry():
-    assert list(KINDS) == ["data", "train", "merge", "quantize", "evaluate", "release", "report"]
+    assert list(KINDS) == ["data", "synthesize", "train", "merge", "quantize", "evaluate", "release", "report"]
     assert all(kind.forecast for name, kind in KINDS.items() if name != "report")
 
 

@@ -23,6 +23,15 @@ def project(folder):
     return Project(load_project(config), config, folder / "out", write_report)
 
 
+@pytest.fixture
+def interrupts_are_heard():
+    """A process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_a_stage_is_told_with_its_stage_and_the_stage_is_not_taken_for_finished(tmp_path, monkeypatch, number):
     monkeypatch.setattr("mft.runs.kinds.data.build", lambda *arguments, **options: os.kill(os.getpid(), number))

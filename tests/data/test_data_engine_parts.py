@@ -126,7 +126,8 @@ def test_options_of_the_command_line_that_do_not_go_together_are_one_message(tmp
 
 def test_the_command_line_hands_its_options_on(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr("mft.runs.build.build_data", lambda recipe, out, overwrite, overrides, **options: seen.update(options, overrides=overrides))
+    monkeypatch.setattr("mft.runs.build.build_data",
+                        lambda recipe, out, overwrite, overrides, **options: seen.update(options, overrides=overrides))
     from typer.testing import CliRunner
 
     from mft.cli.data import app as data

@@ -23,7 +23,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 """By what is kept, least first."""
 
 WHOLE: tuple[Level, ...] = ("full", "keep")
-"""What can be done where an engine gathers sharded weights layer by layer."""
+"""What can be done where an engine gathers sharded weights layer by layer, or a layer is compiled."""
 
 WORDS: dict[Level, str] = {"full": "whole", "mlp": "MLP and norms", "attention": "attention and norms", "norms": "norms alone"}
 

@@ -147,6 +147,35 @@ class EarlyStoppingConfig(StrictModel):
     """How much lower than the best, in nats, a validation loss must be to count as a new best."""
 
 
+class KernelsConfig(StrictModel):
+    """Fused operations in place of those of transformers. None is on unless it is asked for; results differ by rounding alone."""
+
+    compile: bool = False
+    """`torch.compile` of the layers of the model, one by one: several graphs of about 10 s on a CPU when a run begins, faster steps
+    afterwards. A layer is then recomputed whole or not at all. Not where an engine gathers sharded weights (`zero_stage: 3`, `fsdp`)."""
+
+    norms: Literal["torch", "liger"] = "torch"
+    """`liger`: the RMS norms by a Triton kernel of the package liger-kernel; CUDA only, as are the two below."""
+
+    rope: Literal["torch", "liger"] = "torch"
+    """The rotation of queries and keys by their positions."""
+
+    mlp: Literal["torch", "liger"] = "torch"
+    """SwiGLU: silu(gate) * up in one pass, which keeps less."""
+
+    @property
+    def liger(self) -> tuple[str, ...]:
+        """The parts that Liger computes, by their names here."""
+        return tuple(name for name in ("norms", "rope", "mlp") if getattr(self, name) == "liger")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "KernelsConfig":
+        if self.compile and self.liger:
+            raise ValueError(f"compile fuses norms, rotation and SwiGLU itself, so that {', '.join(self.liger)}: liger would stand in its "
+                             "way; take one of the two")
+        return self
+
+
 class TrainingConfig(StrictModel):
     """Steps, rates and habits of a run."""
 
@@ -191,6 +220,8 @@ class TrainingConfig(StrictModel):
     """Recompute the layers' activations in the backward pass: slower, far less memory. `auto`: of as few layers, and as little of them,
     as free memory asks for; `full`: of all layers; `none`; or a size such as `40GB`, which what is kept never exceeds. The gradients are
     the same."""
+
+    kernels: KernelsConfig = Field(default_factory=KernelsConfig)
 
     log_every: int = Field(1, ge=1)
     evaluate_every: int = Field(50, ge=0)

@@ -10,8 +10,9 @@ from mft.errors import ConfigError, DataError
 from mft.hashes import hash_file, sha256_json, sha256_of
 from mft.modeling.added_tokens import added_tokens
 from mft.modeling.base import check_context, read_model_config
-from mft.modeling.compute import computes_in
+from mft.modeling.compute import computes_in, device
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
+from mft.modeling.kernels import kernel_faults
 from mft.modeling.memory import Attention, StepShape
 from mft.modeling.shape import shape_of
 from mft.modeling.start import start_faults
@@ -23,8 +24,8 @@ from mft.training.optimizers import machine_faults, optimizer_faults
 from mft.training.tokens import RunTokens
 from mft.training.tracking import tracking_faults
 
-FREE = {"log_every", "checkpoint_every", "keep_last", "micro_batch_rows", "recompute", "health"}
-"""Settings of `training` that may change when a run goes on: they do not change what is trained."""
+FREE = {"log_every", "checkpoint_every", "keep_last", "micro_batch_rows", "recompute", "kernels", "health"}
+"""Settings of `training` that may change when a run goes on: they do not change what is trained, but for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def check_job(job: TrainJob, tokens: RunTokens, ranks: int, generations: int = 0
     check_context(job.base, job.model.context)
     base_config = read_model_config(job.base)
     faults = [*config_faults(job, base_config, ranks, generations), *_data_faults(job, tokens), *machine_faults(job.training.optimizer),
+              *kernel_faults(job.training.kernels.liger, base_config, device().type),
               *_row_faults(job, base_config), *(start_faults(job.start, job.adapter, base_config) if job.start else ())]
     if faults:
         raise ConfigError(faults)
@@ -124,6 +126,10 @@ def job_faults(job: TrainJob, ranks: int) -> list[str]:
         faults.append(f"training.optimizer is {training.optimizer}, whose state {engine} cannot shard; use adamw, or engine ddp")
     if engine == "fsdp" and job.adapter.type == "full":
         faults.append("adapter.type is full with distributed.engine fsdp, which is not supported; use deepspeed with zero_stage: 3")
+    if training.kernels.compile and (engine == "fsdp" or job.distributed.stage == 3):
+        named = "fsdp" if engine == "fsdp" else "deepspeed with zero_stage 3"
+        faults.append(f"training.kernels.compile with distributed.engine {named}: weights that are gathered layer by layer are not in a "
+                      "compiled layer's graph; use ddp or deepspeed with zero_stage 1 or 2")
     return faults
 
 

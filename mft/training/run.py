@@ -17,6 +17,7 @@ from mft.modeling.adapters import AdapterFacts, add_adapter, quantization_of_bas
 from mft.modeling.added_tokens import added_tokens, original_base
 from mft.modeling.base import lasting_name, read_model_config
 from mft.modeling.compute import computes_in
+from mft.modeling.kernels import FusedKernels
 from mft.modeling.load import load_base
 from mft.modeling.recompute import Recompute, every
 from mft.modeling.recompute_layers import decoder_layers, recompute_all, recompute_layers
@@ -78,10 +79,11 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
                          job.model.context, job.quantization, list(added_tokens(job.base)))
     follow = Tracking(tracking, out, fresh=resume == "never", first_rank=is_first_rank())
     on_first_rank(follow.begin)
-    with follow, Watchdog(out, job.training.health.watchdog_minutes * 60, rank()) as watchdog, StopOnSignal() as stop:
+    kernels = FusedKernels(compiled=job.training.kernels.compile, liger=job.training.kernels.liger)
+    with follow, Watchdog(out, job.training.health.watchdog_minutes * 60, rank()) as watchdog, StopOnSignal() as stop, kernels:
         job, plan = planned_job(job, world_size(), checkpoint)
         memory = MemoryUse(plan.memory if plan else None)
-        trainer, recompute = _trainer(job, tokens, out, checkpoint, plan, watchdog.tick)
+        trainer, recompute = _trainer(job, tokens, out, checkpoint, plan, kernels, watchdog.tick)
         best = _watched(trainer, job, tokens, out, facts, [follow, watchdog])
         trainer.stop_on(stop)
         with noisy_embeddings(trainer.model, job.training.neftune_alpha):
@@ -97,7 +99,7 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
             "kind": "train", "adapter": str(out / ADAPTER), "steps": trainer.state.global_step,
             **last_losses(out / METRICS, trainer.task_names), "seconds": time.perf_counter() - started, "ranks": world_size(),
             "attention": trainer.model.config._attn_implementation, "micro_batch_rows": job.training.rows_at_once,
-            "recompute": bool(recompute), "recompute_layers": recompute.counts(),
+            "recompute": bool(recompute), "recompute_layers": recompute.counts(), "kernels": kernels.to_json(),
             "compute_dtype": str(computes_in(job.quantization.compute_dtype)).removeprefix("torch."), "memory": memory.to_json(),
             "trainable_parameters": sum(weight.numel() for weight in weights.values()),
             "tokens": tokens.summary(), "samples": tokens.examples(3), "evaluation": trainer.last_evaluation,
@@ -123,7 +125,7 @@ def _watched(trainer: MultiTaskTrainer, job: TrainJob, tokens: RunTokens, out: P
     return best
 
 
-def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | None, plan: StepPlan | None,
+def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | None, plan: StepPlan | None, kernels: FusedKernels,
              tick: Callable[[str], None]) -> tuple[MultiTaskTrainer, Recompute]:
     settings, ranks = job.training, world_size()
     base_config = read_model_config(job.base)
@@ -131,7 +133,7 @@ def _trainer(job: TrainJob, tokens: RunTokens, out: Path, checkpoint: Path | Non
     arguments = training_arguments(job, out, ranks=ranks, evaluates=bool(tokens.validation))
     rows = PackedRows(tokens.train, job.model.context, settings.seed, attention_weight_of(base_config))
     check_balance_acts(job.tasks, settings.max_steps or settings.epochs * -(-len(rows) // settings.global_batch_rows))
-    model = _load(job, checkpoint)
+    model = _load(job, checkpoint, kernels)
     recompute = _set_recompute(model, job, plan)
 
     def measure(indices: Sequence[int]) -> torch.Tensor:
@@ -168,9 +170,10 @@ def _set_recompute(model: PreTrainedModel | PeftModel, job: TrainJob, plan: Step
     return plan.recompute
 
 
-def _load(job: TrainJob, checkpoint: Path | None) -> PreTrainedModel | PeftModel:
+def _load(job: TrainJob, checkpoint: Path | None, kernels: FusedKernels) -> PreTrainedModel | PeftModel:
     model = load_base(job.base, quantization_of_base(job.adapter, job.quantization), sharded=job.distributed.stage == 3,
                       attention=job.model.attention)
+    kernels.apply(model)
     add_fused_lm_head(model)
     adapted = add_adapter(model, job.adapter, job.training.seed, start=job.start, new_tokens=list(added_tokens(job.base).values()))
     if checkpoint is not None:

@@ -57,8 +57,9 @@ class StepPlanner:
         return [number for number in ROWS if each % number == 0]
 
     def _levels(self) -> Sequence[Level]:
-        """Parts of a layer are not recomputed where its weights are sharded, and gathered for a whole layer."""
-        return WHOLE if self.distributed.stage == 3 or self.distributed.engine == "fsdp" else LEVELS
+        """Parts of a layer are not recomputed where its weights are sharded, and gathered for a whole layer; or where it is compiled."""
+        whole = self.training.kernels.compile or self.distributed.stage == 3 or self.distributed.engine == "fsdp"
+        return WHOLE if whole else LEVELS
 
     def _step(self, rows: int) -> StepShape:
         return replace(self.row, tokens=rows * self.row.tokens, rows=rows)

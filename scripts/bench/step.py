@@ -18,7 +18,8 @@ of its own.
 A contestant that fails a gate has no figure, and the exit code is 3. One without enough memory shows OOM; `--peer-memory SIZE` limits the
 address space of peers. tokens/s are real tokens (on a busy machine without a GPU the rate by CPU time is the steadier one); TFLOP/s are
 useful ones: what the shape needs without recomputation, padding or making 4-bit weights whole. `GEMM`: the speed of the MLP's product,
-measured in every process, the best of all. `--table`: mft alone, a switch more in each row.
+measured in every process, the best of all. `--table`: mft alone, a switch more in each row; what
+a row needs and this machine has not stands in its place.
 """
 
 import argparse
@@ -41,15 +42,19 @@ from step_work import SHAPES, StepWork, make_work
 
 from mft.config.sizes import parse_size
 from mft.errors import MftError
+from mft.modeling.kernels import kernel_faults
 from mft.modeling.memory import StepShape, adapter_parameters
 from mft.modeling.shape import shape_of
+from mft.training.config import KernelsConfig
 from mft.training.utilization import flops_per_token, mean_keys
 
 HERE = Path(__file__).resolve().parent
 Contestants = dict[str, tuple[str, dict[str, Any]]]
 
+AUTO = {"recompute": "auto", "micro_batch_rows": "auto"}
+
 PEERS: Contestants = {
-    "mft": ("mft", {"recompute": "auto", "micro_batch_rows": "auto"}),
+    "mft": ("mft", AUTO),
     "trl": ("trl", {}),
     "trl packed": ("trl", {"packed": True}),
     "trl packed, no checkpointing": ("trl", {"packed": True, "gradient_checkpointing": False})}
@@ -58,8 +63,13 @@ PEERS: Contestants = {
 TABLE: Contestants = {
     "recompute: full": ("mft", {"recompute": "full"}),
     "+ recompute: auto": ("mft", {"recompute": "auto"}),
-    "+ micro_batch_rows: auto": ("mft", {"recompute": "auto", "micro_batch_rows": "auto"})}
-"""Each row has the switches of the one above and one more."""
+    "+ micro_batch_rows: auto": ("mft", AUTO),
+    "+ kernels.norms: liger": ("mft", {**AUTO, "kernels": {"norms": "liger"}}),
+    "+ kernels.rope: liger": ("mft", {**AUTO, "kernels": {"norms": "liger", "rope": "liger"}}),
+    "+ kernels.mlp: liger": ("mft", {**AUTO, "kernels": {"norms": "liger", "rope": "liger", "mlp": "liger"}}),
+    "kernels.compile instead": ("mft", {**AUTO, "kernels": {"compile": True}})}
+"""Each row has the switches of the one above and one more; the last one those of the third and one more."""
+
 
 
 class Bench:
@@ -133,14 +143,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise MftError(f"--only: {', '.join(unknown)}: not a contestant; there are: {', '.join(every)}")
     work = make_work(options.shape, layers=options.layers, context=options.context, rows=options.rows, rank=options.rank,
                      nf4=not options.no_nf4, dense=options.dense, data=options.data)
+    absent = {name: faults for name in names if (faults := cannot_run(work, every[name][1]))}
     load, clocks = os.getloadavg(), clocks_now()
     with TemporaryDirectory() as scratch:
-        bench = Bench(work, {name: every[name] for name in names}, Path(scratch), options)
+        bench = Bench(work, {name: every[name] for name in names if name not in absent}, Path(scratch), options)
         reference, proven, faults = bench.prove()
         timed = bench.time(proven, faults)
     flops = useful_flops(work)
     gemm = max(seen.gemm_flops for seen in [reference, *(one for own in timed.values() for one in own)])
-    rows = {name: figures(work, flops, gemm, timed[name], proven[name], faults.get(name, [])) for name in names}
+    rows = {name: {"cannot_run": absent[name]} if name in absent else
+            figures(work, flops, gemm, timed[name], proven[name], faults.get(name, [])) for name in names}
     return {
         "machine": {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu", "cpus": os.cpu_count(),
                     "threads": os.environ.get("OMP_NUM_THREADS"), "load_before": load, "load_after": os.getloadavg(),
@@ -150,6 +162,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "computes_in": "bf16" if work.bf16 else "float32", "data": work.source, "context": options.context, "rows": len(work.rows),
         "samples": len(work.samples), "tokens": work.tokens, "trained_tokens": work.trained_tokens, "flops_per_token": flops,
         "gemm_flops": gemm, "contestants": rows}
+
+
+def cannot_run(work: StepWork, settings: dict[str, Any]) -> list[str]:
+    """Why this machine has not what a contestant's settings ask for."""
+    return kernel_faults(KernelsConfig(**settings.get("kernels", {})).liger, work.config, work.device)
 
 
 def useful_flops(work: StepWork) -> float:
@@ -203,8 +220,8 @@ def show(result: dict[str, Any]) -> None:
     for name, row in result["contestants"].items():
         if row.get("oom"):
             print(f"| {name} | OOM | | | | | | |")
-        elif "faults" in row:
-            print(f"| {name} | no figure | | | | | | {'; '.join(row['faults'])} |")
+        elif (reasons := row.get("faults") or row.get("cannot_run")) is not None:
+            print(f"| {name} | no figure | | | | | | {'; '.join(reasons)} |")
         else:
             print(f"| {name} | {row['tokens_per_s']:,.0f} | {row['least']:,.0f} to {row['most']:,.0f} | "
                   f"{row['tokens_per_cpu_s']:,.0f} | {row['useful_flops'] / 1e12:.3f} | {row['share_of_gemm']:.0%} | "

@@ -24,7 +24,7 @@ from datasets import Dataset
 from peft.tuners.lora import LoraLayer
 from step_work import StepWork, gradients, make_model, tiny_tokenizer_folder
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from transformers import AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import AutoTokenizer, PreTrainedModel, PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -32,6 +32,7 @@ from mft.errors import MftError
 from mft.modeling.attention import choose_attention
 from mft.modeling.compute import DTYPES
 from mft.modeling.config import ModelConfig
+from mft.modeling.kernels import FusedKernels
 from mft.modeling.memory import AUTO_MARGIN, free_memory_bytes
 from mft.modeling.modes import uncast_inputs
 from mft.modeling.recompute import every
@@ -150,7 +151,13 @@ def run_mft(spec: Spec, work: StepWork, prepare: Prepare | None = None) -> tuple
     row = step_shape(job, work.config, attention=attention, device=device.type)
     plan = StepPlanner(row, training, job.distributed, 1, fits=lambda memory: AUTO_MARGIN * memory.tensors <= room).plan()
     training = training.model_copy(update={"micro_batch_rows": plan.micro_batch_rows})
-    model = make_model(work, attention, before=add_fused_lm_head)
+    kernels = FusedKernels(compiled=training.kernels.compile, liger=training.kernels.liger)
+
+    def fused(bare: PreTrainedModel) -> None:
+        kernels.apply(bare)
+        add_fused_lm_head(bare)
+
+    model = make_model(work, attention, before=fused)
     recompute_layers(model, plan.recompute)
     if prepare is not None:
         prepare(model)
@@ -166,6 +173,8 @@ def run_mft(spec: Spec, work: StepWork, prepare: Prepare | None = None) -> tuple
         seen, found = _run(trainer, model)
         seen.losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     seen.chosen = f"{plan.micro_batch_rows} row{'s' * (plan.micro_batch_rows > 1)} at once, {plan.recompute}, {attention}"
+    if kernels.compiled:
+        seen.chosen += ", {graphs} graphs, {graph_breaks} graph breaks".format(**kernels.to_json())
     return seen, found
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from mft.errors import ConfigError, ModelError
 from mft.hashes import hash_file
@@ -34,6 +35,10 @@ def no_weights(monkeypatch):
      r"global_batch_rows is 6, which 4 ranks with micro_batch_rows 2 cannot share; give a multiple of 8"),
     ({"distributed": {"engine": "deepspeed"}, "quantization": {"compute_dtype": "fp16"}}, 2, r"compute_dtype fp16 needs a loss scaler"),
     ({"distributed": {"engine": "deepspeed"}, "training": {"optimizer": "paged_adamw_8bit"}}, 2, r"whose state deepspeed cannot shard"),
+    ({"distributed": {"engine": "deepspeed", "zero_stage": 3}, "training": {"kernels": {"compile": True}}}, 2,
+     r"training\.kernels\.compile with distributed\.engine deepspeed with zero_stage 3"),
+    ({"distributed": {"engine": "fsdp"}, "quantization": {"type": "none"}, "training": {"kernels": {"compile": True}}}, 2,
+     r"training\.kernels\.compile with distributed\.engine fsdp"),
     ({"tasks": {"weights": {"sub": 2.0}}}, 1, r"tasks\.weights: sub: not a task of the data; tasks: add, name"),
     ({"adapter": {"targets": ["q_prj"]}}, 1, r"q_prj.*q_proj"),
     ({"adapter": {"type": "full"}}, 1, r"adapter\.type is full.*quantization"),
@@ -50,6 +55,17 @@ def test_evaluation_without_validation_data_is_refused_and_says_what_to_do():
     check_job(job(training={"evaluate_every": 0}), tokens, 1)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Liger's kernels can run here")
+def test_ligers_kernels_on_a_cpu_are_one_message_before_a_weight_is_loaded():
+    with pytest.raises(ConfigError, match=r"training\.kernels: rope: liger: its kernels run on CUDA, and this machine has no CUDA device"):
+        check_job(job(training={"kernels": {"rope": "liger"}}), TOKENS, 1)
+
+
+def test_a_run_may_go_on_with_other_kernels():
+    plain, compiled = job(), job(training={"kernels": {"compile": True}})
+    assert plain.key("data", {}) == compiled.key("data", {})
+
+
 def test_a_context_beyond_the_bases_positions_is_refused():
     with pytest.raises(ModelError, match="at most 2048 tokens"):
         check_job(job(context=4096), TOKENS, 1)
@@ -57,6 +73,7 @@ def test_a_context_beyond_the_bases_positions_is_refused():
 
 @pytest.mark.parametrize(("block", "values", "said"), [
     (TrainingConfig, {"learning_rate": 0}, "greater than 0"),
+    (TrainingConfig, {"kernels": {"compile": True, "mlp": "liger", "norms": "liger"}}, "norms, mlp: liger would stand in its way"),
     (TasksConfig, {"balance": "token_mean", "weights": {"add": 2.0}}, "weights act in task_token_mean and task_sample_mean only"),
     (DistributedConfig, {"engine": "ddp", "sequence_parallel": 2}, "sequence_parallel must be 1"),
 ])

@@ -69,6 +69,13 @@ def test_what_is_kept_never_exceeds_the_size_that_is_asked_for(bench, adapter, q
     assert not plan.recompute   # all of it fits
 
 
+def test_a_compiled_layer_is_recomputed_whole_or_not_at_all():
+    least, most = (planner(large()).memory(1, every(level, 48)).activations * MARGIN for level in ("full", "keep"))
+    middle = f"{int((least + most) / 2)}B"
+    assert set(planner(large(), recompute=middle).plan().recompute.levels) - {"full", "keep"}
+    assert set(planner(large(), recompute=middle, kernels={"compile": True}).plan().recompute.levels) == {"full", "keep"}
+
+
 @pytest.mark.parametrize("step", [large(), large(16384), large(dropout=0.05), large(type="dora"),
                                   replace(large(), attention="sdpa", quantization=QuantizationConfig(type="none"))])
 def test_more_room_never_recomputes_more(step):

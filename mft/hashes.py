@@ -48,11 +48,11 @@ def hash_listed(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file; one that is as it was, by size and time, is read once in a process."""
+    """Hex sha256 of a file; one that is as it was, by size, time and inode, is read once in a process."""
     status = path.stat()
-    return _sha256_of(path.absolute(), status.st_size, status.st_mtime_ns)
+    return _sha256_of(path.absolute(), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @cache
-def _sha256_of(path: Path, size: int, modified_ns: int) -> str:
+def _sha256_of(path: Path, size: int, modified_ns: int, inode: int) -> str:
     return str(hash_file(path)["sha256"])

@@ -14,6 +14,7 @@ from mft.errors import ModelError
 from mft.modeling.adapters import is_adapter, read_adapter_facts
 from mft.modeling.config import QuantizationConfig
 from mft.modeling.load import load_base, load_model
+from mft.modeling.quantized_cache import QuantizedCache
 
 WHOLE = QuantizationConfig(type="none")
 """How a model folder is held when nothing else is asked: bf16, not quantised."""
@@ -33,6 +34,12 @@ class ModelUnderTest:
     attention: str = "auto"
     """As `model.attention` of a config."""
 
+    cache: QuantizedCache | None = None
+    """Where a base in NF4 is kept on disk."""
+
+    stamps: Path | None = None
+    """Where hashes of large files are kept between commands."""
+
     def __post_init__(self) -> None:
         if self.quantization is not None and is_adapter(self.path):
             raise ModelError(f"{self.path}: an adapter folder says itself how its base is held; "
@@ -41,8 +48,8 @@ class ModelUnderTest:
     def load(self) -> PreTrainedModel | PeftModel:
         """The model, in evaluation mode."""
         if is_adapter(self.path):
-            return load_model(self.path, attention=self.attention)
-        return load_base(self.path, self.quantization or WHOLE, attention=self.attention)
+            return load_model(self.path, attention=self.attention, cache=self.cache)
+        return load_base(self.path, self.quantization or WHOLE, attention=self.attention, cache=self.cache)
 
     def facts(self) -> dict[str, Any]:
         """`path`, `kind` (`model` or `adapter`), `quantization` and, for an adapter, `base`."""

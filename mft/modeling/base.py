@@ -71,6 +71,11 @@ def _config_from_hub(name: str) -> dict[str, Any]:
                          f"({str(error).splitlines()[0]}); known without it: {', '.join(KNOWN)}") from error
 
 
+def base_files(base: Path) -> list[Path]:
+    """config.json and every weights file of a base."""
+    return sorted([base / "config.json", *base.glob("*.safetensors")])
+
+
 def lasting_name(name: str, folder: Path) -> str:
     """What to write down so that a base is found again from anywhere: its built-in name, its hub id, or its absolute folder."""
     return name if name in BUILT_IN or folder.parent.name == "snapshots" else str(folder.resolve())

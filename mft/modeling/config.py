@@ -30,6 +30,10 @@ class ModelConfig(StrictModel):
     """How attention is computed. `auto`: the fastest that is installed and keeps packed samples apart, which is tested on the device when
     the base is loaded. One that is named is tested too, and refused if it does not."""
 
+    quantized_cache: str = Field("off", min_length=1)
+    """Where a base that is held in NF4 is kept on disk, so that a restart does not quantise it again. `off`; `auto`: `.quantized` in the
+    project's output; or a folder, relative to this config, that several projects may share."""
+
     add_tokens: list[str] = Field(default_factory=list)
     """Control tokens that the base's vocabulary lacks, such as ["<|im_start|>", "<|im_end|>"] for `chatml`: they get the next free ids
     and trained rows in embedding and head."""

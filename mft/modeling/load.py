@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,17 +16,19 @@ from mft.modeling.base import read_model_config
 from mft.modeling.compute import computes_in, device
 from mft.modeling.config import QuantizationConfig
 from mft.modeling.gptq_model import is_gptq, load_multiplied_out
+from mft.modeling.quantized_cache import QuantizedCache
 
 NF4_BLOCK = 64
 NF4_ERROR = 0.15
 """Relative error of the test rows in NF4 that can still be rounding; measured: 0.04 to 0.09, and 0.5 or more where rows are misread."""
 
 
-def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool = False, attention: str = "auto") -> PreTrainedModel:
+def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool = False, attention: str = "auto",
+              cache: QuantizedCache | None = None) -> PreTrainedModel:
     """The base from local safetensors, frozen, in evaluation mode, on `device()`.
 
     `sharded`: under ZeRO-3, whose arguments must have been made before, each rank keeps its part of every weight.
-    `attention`: as `model.attention` of a config.
+    `attention`: as `model.attention` of a config. `cache`: where a base in NF4 is kept; not with `sharded`.
 
     With `nf4` the linear layers of the blocks are 4-bit (embedding, norms and head stay in `compute_dtype`, see `computes_in`). A folder in
     GPTQ's layout is multiplied out (mft/modeling/gptq_model.py): it says what the quantised model says, in the memory of the whole one.
@@ -41,21 +44,32 @@ def load_base(folder: Path, quantization: QuantizationConfig, *, sharded: bool =
     implementation = choose_attention(config, device(), dtype, attention)
     if is_gptq(config):
         return _frozen(_load_gptq(folder, quantization, dtype, implementation))
+
+    read = partial(_from_pretrained, quantization=quantization, dtype=dtype, attention=implementation, sharded=sharded)
+    if cache is not None and quantization.type == "nf4" and not sharded:
+        model = cache.load(folder, quantization, dtype, device(), read)
+    else:
+        model = read(folder)
+    if quantization.type == "nf4" and device().type == "cpu":
+        _refuse_misread_rows(model, folder)
+    return _frozen(model)
+
+
+def _from_pretrained(source: Path, *, quantization: QuantizationConfig, dtype: torch.dtype, attention: str, sharded: bool,
+                     quantized: bool = False) -> PreTrainedModel:
+    """`quantized`: `source` is in 4 bits already, and says so itself."""
     options = {}
-    if quantization.type == "nf4":
+    if quantization.type == "nf4" and not quantized:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=quantization.double_quant,
             bnb_4bit_compute_dtype=dtype)
     try:
         with _shards_hold(dtype) if sharded else nullcontext():
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, device_map=None if sharded else {"": device()}, attn_implementation=implementation,
+            return AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, device_map=None if sharded else {"": device()}, attn_implementation=attention,
                 use_safetensors=True, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    if quantization.type == "nf4" and device().type == "cpu":
-        _refuse_misread_rows(model, folder)
-    return _frozen(model)
+        raise ModelError(f"{source}: cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def _load_gptq(folder: Path, quantization: QuantizationConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
@@ -119,11 +133,11 @@ def _keep_weights_differentiable(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def load_model(path: Path, *, dtype: str = "bf16", attention: str = "auto") -> PreTrainedModel:
+def load_model(path: Path, *, dtype: str = "bf16", attention: str = "auto", cache: QuantizedCache | None = None) -> PreTrainedModel:
     """A model ready for generation or scoring, whatever `path` holds.
 
     A model folder is loaded whole in `dtype`. An adapter folder that mft wrote is put, unmerged, on its base, which is
-    held as it was while training (its `mft.json` says how).
+    held as it was while training (its `mft.json` says how). `cache`: as for `load_base`.
 
     Raises:
         ModelError: neither a model folder nor an adapter folder.
@@ -135,5 +149,5 @@ def load_model(path: Path, *, dtype: str = "bf16", attention: str = "auto") -> P
     if not is_adapter(path):
         return load_base(path, QuantizationConfig.model_validate({"type": "none", "compute_dtype": dtype}), attention=attention)
     facts = read_adapter_facts(path)
-    base = load_base(base_of_adapter(resolve_base(facts.base, beside=path), path), facts.quantization, attention=attention)
+    base = load_base(base_of_adapter(resolve_base(facts.base, beside=path), path), facts.quantization, attention=attention, cache=cache)
     return load_adapter(base, path)

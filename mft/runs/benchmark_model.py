@@ -66,7 +66,7 @@ def evaluate_model(opened: OpenExam, under_test: ModelUnderTest, out: Path, draw
     draw.check(opened.protocol)
     tokenizer = load_tokenizer(_tokenizer_folder(under_test.path))
     prompt_format = format_of(opened.protocol, under_test.path, tokenizer, format_name)
-    facts = {"model": {**under_test.facts(), "name": under_test.name, "sha256": weights_hash(under_test.path)}}
+    facts = {"model": {**under_test.facts(), "name": under_test.name, "sha256": weights_hash(under_test.path, under_test.stamps)}}
     join_ranks(RANK_TIMEOUT_MINUTES)
     job = sha256_json([opened.problem_facts, opened.protocol.sha256, facts["model"]["sha256"], under_test.facts(), draw.samples, draw.batch,
                        prompt_format.reference])
@@ -128,14 +128,14 @@ def _version(name: str) -> str | None:
         return None
 
 
-def weights_hash(path: Path) -> str:
+def weights_hash(path: Path, stamps: Path | None = None) -> str:
     """Hash of a model's identity: of its manifest where it has one, else of its config and weights; of an adapter, of its base's too."""
     if (path / MANIFEST).is_file():
         return str(hash_file(path / MANIFEST)["sha256"])
     if is_adapter(path):
         files = {each.name: hash_file(each)["sha256"] for each in sorted(path.glob("adapter_*"))}
         return sha256_json([files, read_adapter_facts(path).base_files])
-    return sha256_json(base_file_hashes(path))
+    return sha256_json(base_file_hashes(path, stamps))
 
 
 def format_of(protocol: Protocol, model: Path, tokenizer: TextTokenizer, given: str | None) -> Any:

@@ -36,6 +36,8 @@ def _stage_lines(plan: StagePlan) -> Iterator[str]:
     for name, meaning in PARTS.items():
         yield f"  {name:<14} {parts[name] / 1e9:>8.2f} GB   {meaning}"
     yield f"  {'total':<14} {parts['total'] / 1e9:>8.2f} GB   with the larger of logits and workspace; 5% more must be free"
+    if plan.cache_bytes:
+        yield f"  disk: {plan.cache_bytes / 1e9:.2f} GB for the base in NF4 (model.quantized_cache)"
     yield from _time_lines(plan)
     yield from _choice_lines(plan)
 

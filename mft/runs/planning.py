@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from mft.errors import ConfigError
 from mft.files import MANIFEST
 from mft.modeling.base import config_of_base
 from mft.modeling.devices import Accelerator, accelerator_of, named_accelerator
-from mft.modeling.memory import AUTO_MARGIN, MARGIN, adapter_parameters, free_memory_bytes
+from mft.modeling.memory import AUTO_MARGIN, MARGIN, StepShape, adapter_parameters, free_memory_bytes, weight_bytes
 from mft.modeling.recompute import Recompute
 from mft.runs.config import ProjectConfig, TrainStage
 from mft.training.config import DistributedConfig
@@ -64,6 +65,7 @@ class StagePlan:
     context: int
     trained_parameters: int
     memory: MemoryPlan
+    cache_bytes: int
     tokens_per_step: int
     generations: int
     work: Work
@@ -108,7 +110,8 @@ class StagePlan:
             "base": self.base, "attention": self.attention, "recompute": bool(self.recompute),
             "recompute_layers": self.recompute.counts(), "micro_batch_rows": self.micro_batch_rows,
             "accumulation": self.accumulation, "context": self.context, "trained_parameters": self.trained_parameters,
-            "memory_bytes": self.memory.to_json(), "fits": self.fits, "tokens_per_step": self.tokens_per_step,
+            "memory_bytes": self.memory.to_json(), "fits": self.fits,
+            "quantized_cache_bytes": self.cache_bytes, "tokens_per_step": self.tokens_per_step,
             "rows": self.work.rows, "data": self.work.source, **self.time.to_json(),
             "choices": [{"engine": choice.distributed.engine, "zero_stage": choice.distributed.stage or None,
                          "recompute": bool(choice.recompute), "micro_batch_rows": choice.micro_batch_rows, "context": choice.context,
@@ -199,7 +202,7 @@ def _plan_stage(config: ProjectConfig, stage: TrainStage, beside: Path, out: Pat
     return StagePlan(
         stage.name, device, ranks, found, attention, step.recompute, step.micro_batch_rows,
         stage.training.global_batch_rows // (ranks * step.micro_batch_rows), config.model.context, trained, step.memory,
-        tokens_per_step, config.tracking.generations, work,
+        _cache_bytes(config, stage, row), tokens_per_step, config.tracking.generations, work,
         time_plan(work.steps(stage.training), tokens_per_step, ranks, tokens_per_s=options.tokens_per_s, bound=bound,
                   price_per_hour=options.price),
         tuple(choices(row, stage.training, engines, ranks, context=config.model.context, micro_batch_rows=step.micro_batch_rows,
@@ -212,6 +215,24 @@ def _other_engines(job: TrainJob, base_config: dict[str, Any], ranks: int) -> li
     return [engine for engine in engines_beside(job.distributed, ranks)
             if not (rows and (engine.stage == 3 or engine.engine == "fsdp"))
             and not config_faults(replace(job, distributed=engine), base_config, ranks)]
+
+
+def _cache_bytes(config: ProjectConfig, stage: TrainStage, row: StepShape) -> int:
+    """Disk that `model.quantized_cache` takes for a stage's base; 0 where an earlier stage keeps the same."""
+    if config.model.quantized_cache == "off" or stage.quantization.type != "nf4":
+        return 0
+    earlier = takewhile(lambda each: each.name != stage.name, config.stages)
+    kept = any(isinstance(each, TrainStage) and each.quantization == stage.quantization
+               and _starts_from(config, each) == _starts_from(config, stage) for each in earlier)
+    return 0 if kept else weight_bytes(row)
+
+
+def _starts_from(config: ProjectConfig, stage: TrainStage) -> str | None:
+    """The merge stage whose model a train stage leaves as it is; None for the project's base."""
+    if stage.init_from is None:
+        return None
+    start = config.stage(stage.init_from)
+    return _starts_from(config, start) if isinstance(start, TrainStage) else start.name
 
 
 def _usual_attention(device: Device) -> str:

@@ -146,7 +146,8 @@ def _end_noted(project: Project, stage: Stage, record: dict[str, Any], view: Sta
 def key_parts(project: Project, stage: Stage, context: StageContext) -> dict[str, Any]:
     """All that decides what a stage gives: its key is the hash of this."""
     inputs = {name: project.done[name].fingerprint for name in inputs_of(project.config, stage) if name in project.done}
-    return {"stage": sha256_json(stage.model_dump()), "model": sha256_json(project.config.model.model_dump()), "mft": __version__,
+    model = project.config.model.model_dump(exclude={"quantized_cache"})     # what is kept on disk changes no result
+    return {"stage": sha256_json(stage.model_dump()), "model": sha256_json(model), "mft": __version__,
             "inputs": inputs, "sources": sha256_json(KINDS[stage.kind].sources(context, stage))}
 
 

@@ -9,12 +9,14 @@ import torch
 from mft.errors import ConfigError, DataError
 from mft.hashes import hash_file, sha256_json, sha256_of
 from mft.modeling.added_tokens import added_tokens
-from mft.modeling.base import check_context, read_model_config
+from mft.modeling.base import base_files, check_context, read_model_config
 from mft.modeling.compute import computes_in, device
 from mft.modeling.config import AdapterConfig, ModelConfig, QuantizationConfig, adapter_faults
 from mft.modeling.kernels import kernel_faults
 from mft.modeling.memory import Attention, StepShape
+from mft.modeling.quantized_cache import QuantizedCache
 from mft.modeling.shape import shape_of
+from mft.modeling.stamps import stamped_hashes
 from mft.modeling.start import start_faults
 from mft.modeling.targets import base_layers, target_faults, targeted_modules
 from mft.tokenization.dealing import attention_weight
@@ -27,12 +29,16 @@ from mft.training.tracking import tracking_faults
 FREE = {"log_every", "checkpoint_every", "keep_last", "micro_batch_rows", "recompute", "kernels", "health"}
 """Settings of `training` that may change when a run goes on: they do not change what is trained, but for rounding."""
 
+NOT_TRAINED = {"base", "attention", "quantized_cache"}
+"""Settings of `model` that do not change what is trained; the base counts by its files."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
     """All that decides what a run gives. `base` is the base's folder, `model.base` the name it was given by.
 
     `start`: the folder of an adapter that goes on training. `beside`: the folder of the config, where relative names start.
+    `stamps`: where hashes of large files are kept between commands. `cache`: where the base is kept in NF4.
     """
 
     base: Path
@@ -44,24 +50,25 @@ class TrainJob:
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     start: Path | None = None
     beside: Path = Path()
+    stamps: Path | None = None
+    cache: QuantizedCache | None = None
 
     def key(self, data_sha256: str, base_files: dict[str, str]) -> str:
         """Hash of everything that changes what is trained. The engine and the number of ranks do not: a run may go on with others."""
         return sha256_json({
-            "model": self.model.model_dump(exclude={"base", "attention"}), "base": base_files,
+            "model": self.model.model_dump(exclude=NOT_TRAINED), "base": base_files,
             "quantization": self.quantization.model_dump(), "adapter": self.adapter.model_dump(), "tasks": self.tasks.model_dump(),
             "training": self.training.model_dump(exclude=FREE), "data": data_sha256,
             "start": hash_file(self.start / "adapter_model.safetensors")["sha256"] if self.start else None})
 
 
-def base_file_hashes(base: Path) -> dict[str, str]:
-    """sha256 of config.json and of every weights file of a base; a file that is as it was is read once in a process."""
-    return {path.name: sha256_of(path) for path in base_files(base)}
+def base_file_hashes(base: Path, stamps: Path | None = None) -> dict[str, str]:
+    """sha256 of config.json and of every weights file of a base; a file that is as it was is read once in a process.
 
-
-def base_files(base: Path) -> list[Path]:
-    """config.json and every weights file of a base."""
-    return sorted([base / "config.json", *base.glob("*.safetensors")])
+    `stamps`: where hashes are kept between processes.
+    """
+    files = base_files(base)
+    return stamped_hashes(files, stamps) if stamps else {path.name: sha256_of(path) for path in files}
 
 
 def check_job(job: TrainJob, tokens: RunTokens, ranks: int, generations: int = 0) -> None:
@@ -120,6 +127,9 @@ def job_faults(job: TrainJob, ranks: int) -> list[str]:
     if engine == "fsdp" and job.quantization.type != "none":
         faults.append(f"quantization.type is {job.quantization.type} with distributed.engine fsdp: sharded 4-bit weights have been "
                       "reported to be silently wrong (bitsandbytes issue 1945); use ddp or deepspeed, or quantization: {type: none}")
+    if job.distributed.stage == 3 and job.quantization.type == "nf4" and job.model.quantized_cache != "off":
+        faults.append(f"model.quantized_cache is {job.model.quantized_cache} with zero_stage 3, where no rank holds the whole base that "
+                      "would be kept; set it to off, or use ddp or deepspeed with zero_stage 1 or 2")
     if engine in ("deepspeed", "fsdp") and job.quantization.compute_dtype == "fp16":
         faults.append(f"quantization.compute_dtype fp16 needs a loss scaler, which distributed.engine {engine} does not get; use bf16")
     if engine in ("deepspeed", "fsdp") and training.optimizer != "adamw":

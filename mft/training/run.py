@@ -68,7 +68,7 @@ def train(job: TrainJob, tokens: RunTokens, out: Path, *, resume: str = "auto", 
     check_job(job, tokens, world_size(), tracking.generations)
     check_balance(job.tasks, tokens.task_names, tokens.validation.records["task"])
     join_ranks(job.distributed.timeout_minutes, deepspeed=job.distributed.engine == "deepspeed")
-    base_files = on_first_rank(lambda: base_file_hashes(job.base))
+    base_files = on_first_rank(lambda: base_file_hashes(job.base, job.stamps))
     check_start(job, base_files)
     finished, checkpoint = on_first_rank(lambda: claim_run(out, job.key(tokens.sha256, base_files), resume, overwrite, replace_other))
     if finished is not None:
@@ -172,7 +172,7 @@ def _set_recompute(model: PreTrainedModel | PeftModel, job: TrainJob, plan: Step
 
 def _load(job: TrainJob, checkpoint: Path | None, kernels: FusedKernels) -> PreTrainedModel | PeftModel:
     model = load_base(job.base, quantization_of_base(job.adapter, job.quantization), sharded=job.distributed.stage == 3,
-                      attention=job.model.attention)
+                      attention=job.model.attention, cache=job.cache)
     kernels.apply(model)
     add_fused_lm_head(model)
     adapted = add_adapter(model, job.adapter, job.training.seed, start=job.start, new_tokens=list(added_tokens(job.base).values()))

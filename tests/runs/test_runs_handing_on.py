@@ -7,6 +7,7 @@ from training.test_training_resume import write_project
 
 from mft.errors import CheckFailed, ConfigError
 from mft.files import read_json, write_manifest
+from mft.modeling.stamps import stamped_hashes
 from mft.report.page import write_report
 from mft.runs.config import load_project
 from mft.runs.finished import (
@@ -22,7 +23,6 @@ from mft.runs.finished import (
 )
 from mft.runs.graph import choose, inputs_of
 from mft.runs.project import Project, run_project
-from mft.runs.stamps import stamped_hashes
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_hashes_of_a_base_are_kept_between_commands_until_size_or_time_changes(t
     base.write_text("{}")
     first = stamped_hashes([base], store)
     assert first == {"config.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
-    monkeypatch.setattr("mft.runs.stamps.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr("mft.modeling.stamps.sha256_of", lambda path: pytest.fail(f"{path} was read again"))
     assert stamped_hashes([base], store) == first
     monkeypatch.undo()
     base.write_text("{ }")

@@ -17,8 +17,9 @@ from mft.training.job import TrainJob, base_file_hashes, check_job
 TOKENS = SimpleNamespace(task_names=["add", "name"], train=[1], validation=[1], dropped=Counter())
 
 
-def job(*, context=512, quantization=None, adapter=None, tasks=None, training=None, distributed=None):
-    return TrainJob(resolve_base("tiny-code-llama", beside=Path()), ModelConfig(base="tiny-code-llama", format="codefuse", context=context),
+def job(*, context=512, model=None, quantization=None, adapter=None, tasks=None, training=None, distributed=None):
+    return TrainJob(resolve_base("tiny-code-llama", beside=Path()),
+                    ModelConfig(base="tiny-code-llama", format="codefuse", context=context, **model or {}),
                     QuantizationConfig(**quantization or {}), AdapterConfig(**adapter or {}), TasksConfig(**tasks or {}),
                     TrainingConfig(**training or {}), DistributedConfig(**distributed or {}))
 
@@ -41,6 +42,8 @@ def no_weights(monkeypatch):
      r"training\.kernels\.compile with distributed\.engine fsdp"),
     ({"tasks": {"weights": {"sub": 2.0}}}, 1, r"tasks\.weights: sub: not a task of the data; tasks: add, name"),
     ({"adapter": {"targets": ["q_prj"]}}, 1, r"q_prj.*q_proj"),
+    ({"distributed": {"engine": "deepspeed", "zero_stage": 3}, "model": {"quantized_cache": "auto"}}, 2,
+     r"model\.quantized_cache is auto with zero_stage 3.*set it to off"),
     ({"adapter": {"type": "full"}}, 1, r"adapter\.type is full.*quantization"),
 ])
 def test_each_wrong_combination_is_named(options, ranks, said):

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from mft.modeling.added_tokens import STORE, extend_base, extended_base
-from mft.modeling.base import resolve_base
+from mft.modeling.base import base_files, resolve_base
+from mft.modeling.quantized_cache import QuantizedCache
+from mft.modeling.stamps import STAMPS, stamped_hashes
 from mft.release.records import RunRecords
 from mft.runs.config import MergeStage, ProjectConfig, Stage, TrainStage
 from mft.runs.finished import STAGES
 from mft.runs.forecast import Forecast
 from mft.runs.planning import PlanOptions
-from mft.runs.stamps import STAMPS, stamped_hashes
-from mft.training.job import base_files
+
+QUANTIZED = ".quantized"
+"""In the output folder: the cache of `model.quantized_cache: auto`."""
 
 ReportWriter = Callable[[Path, Path], Path]
 """(run folder, page) -> page. The report is written by a neighbour on this floor, so the command line hands it in."""
@@ -75,7 +78,20 @@ class StageContext:
 
     def hashes_of(self, model: Path) -> dict[str, str]:
         """sha256 of config.json and weights of a model folder; files that are as they were at an earlier command are not read again."""
-        return stamped_hashes(base_files(model), self.out / STAGES / STAMPS, keep=not self.read_only)
+        return stamped_hashes(base_files(model), self.stamps, keep=not self.read_only)
+
+    @property
+    def stamps(self) -> Path:
+        """Where hashes of large files are kept between commands."""
+        return self.out / STAGES / STAMPS
+
+    @property
+    def quantized_cache(self) -> QuantizedCache | None:
+        """Where `model.quantized_cache` says that a base in NF4 is kept."""
+        asked = self.config.model.quantized_cache
+        if asked == "off":
+            return None
+        return QuantizedCache(self.out / QUANTIZED if asked == "auto" else self.beside / Path(asked).expanduser(), self.stamps)
 
     def base_behind(self, stage: Stage) -> Path:
         """The base of a train stage, or of that whose adapter a merge stage takes; of any other stage the project's."""

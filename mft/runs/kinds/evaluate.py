@@ -67,11 +67,12 @@ def _train_stage_of(config: ProjectConfig, stage: EvaluateStage | BenchmarkStage
 
 
 def _model_under_test(context: StageContext, train_stage: TrainStage | None, name: str) -> ModelUnderTest:
-    attention = context.config.model.attention
+    attention, cache = context.config.model.attention, context.quantized_cache
     if name == "base":
-        return ModelUnderTest(name, context.base, train_stage.quantization if train_stage else None, attention=attention)
+        return ModelUnderTest(name, context.base, train_stage.quantization if train_stage else None, attention=attention, cache=cache,
+                              stamps=context.stamps)
     is_train = context.config.stage(name).kind == "train"
-    return ModelUnderTest(name, context.out / name / ADAPTER if is_train else context.out / name, attention=attention)
+    return ModelUnderTest(name, context.out / name / ADAPTER if is_train else context.out / name, attention=attention, cache=cache)
 
 
 def _sources(context: StageContext, stage: EvaluateStage | BenchmarkStage) -> Any:

@@ -36,7 +36,7 @@ def train_job(context: StageContext, stage: TrainStage) -> TrainJob:
     if stage.init_from and context.config.stage(stage.init_from).kind == "train":
         start = context.out / stage.init_from / ADAPTER
     return TrainJob(base, model, stage.quantization, stage.adapter, stage.tasks, stage.training, stage.distributed, start=start,
-                    beside=context.beside)
+                    beside=context.beside, stamps=context.stamps, cache=context.quantized_cache)
 
 
 def run_train(context: StageContext, stage: TrainStage) -> dict[str, Any]:
@@ -84,12 +84,13 @@ def _base_files(context: StageContext, stage: TrainStage) -> Any:
 
 
 def forecast_train(context: StageContext, stage: TrainStage, options: PlanOptions) -> Forecast:
-    """Memory, steps, hours and cost, as `mft plan` gives them. Disk: the trained weights and as many checkpoints as are kept."""
+    """Memory, steps, hours and cost, as `mft plan` gives them. Disk: the trained weights, as many checkpoints as are kept, and
+    the base in NF4 where it is kept."""
     [plan] = plan_project(context.config, context.beside, context.out, options, stage.name)
     steps = "steps not known before the data is encoded" if plan.time.steps is None else f"{plan.time.steps:,} steps"
     return Forecast(
         f"{headline(plan)}; {steps}", plan.to_json(), hours=plan.time.hours, cost=plan.time.cost,
-        disk_bytes=plan.trained_parameters * (4 + 12 * stage.training.keep_last),
+        disk_bytes=plan.trained_parameters * (4 + 12 * stage.training.keep_last) + plan.cache_bytes,
         fault=None if plan.fits else f"stage '{stage.name}' does not fit: {plan.lack()}")
 
 

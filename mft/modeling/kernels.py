@@ -51,6 +51,9 @@ class FusedKernels:
         """Change a loaded base, before an adapter is put on it."""
         self._stack.enter_context(liger_kernels(model, self.liger))
         if self.compiled:
+            import torch._dynamo
+
+            self._stack.enter_context(torch._dynamo.config.patch(recompile_limit=GRAPHS))
             compile_layers(model)
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def compile_layers(model: nn.Module) -> None:
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Not while generating: the number of a layer in the cache would give each layer graphs of its own."""
-    fused = torch.compile(forward, dynamic=True, recompile_limit=GRAPHS, options={"fallback_random": True})
+    fused = torch.compile(forward, dynamic=True, options={"fallback_random": True})
 
     def run(*inputs: Any, **options: Any) -> Any:
         return (fused if options.get("past_key_values") is None else forward)(*inputs, **options)

@@ -144,17 +144,19 @@ def test_a_finished_run_is_not_trained_again_and_a_changed_one_is_refused(straig
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_with_compiled_layers_gives_the_same_bits_and_losses_near_those_of_eager_layers(straight, tmp_path):
+def test_killed_and_resumed_with_compiled_layers_gives_the_same_bits_and_losses_near_those_of_eager_layers(tiny_base, tmp_path):
     compiled = "stages.train.training.kernels.compile=true"
-    whole = write_project(tmp_path / "whole")
+    whole = write_project(tmp_path / "whole", steps=4, every=2)
     result, adapter = finish(whole, compiled)
     assert result["kernels"]["graphs"] > 0
     assert result["kernels"]["graph_breaks"] == 0
-    config = write_project(tmp_path / "project")
+    config = write_project(tmp_path / "project", steps=4, every=2)
     run = config.parent / "out" / "train"
-    stop_when(start(config, compiled), (run / "checkpoint-20").is_dir, signal.SIGKILL)
+    stop_when(start(config, compiled), (run / "checkpoint-2").is_dir, signal.SIGKILL)
     result, resumed = finish(config, compiled)
-    assert result["resumed_from"].endswith("checkpoint-20")
+    assert result["resumed_from"].endswith("checkpoint-2")
     assert resumed == adapter
     assert losses(config) == losses(whole)
-    assert [loss for _, loss in losses(whole)] == pytest.approx([loss for _, loss in losses(straight[0])], rel=0.02)
+    eager = write_project(tmp_path / "eager", steps=4, every=2)
+    finish(eager)
+    assert [loss for _, loss in losses(whole)] == pytest.approx([loss for _, loss in losses(eager)], rel=5e-3)

@@ -70,7 +70,7 @@ class FusedKernels:
 def compile_layers(model: nn.Module) -> None:
     """Let each layer of a model be compiled when it is first run without a cache of keys; with one it runs as it is.
 
-    Equal layers share their graphs, whatever the number of tokens. Dropout draws the numbers that an uncompiled layer draws.
+    Equal layers share their graphs, whatever the number of tokens. Dropout draws from torch's own generator.
 
     Raises:
         ModelError: the model has no layers that are known.

@@ -114,7 +114,7 @@ def test_each_is_shown_with_every_default_filled_in_and_loads_again_as_it_is_sho
 @pytest.mark.parametrize("path", SHIPPED, ids=NAMES)
 def test_each_writes_out_every_knob_of_training(path):
     """What a user would copy says all that a run depends on, so that a later default changes none of it."""
-    optional = {"max_steps", "lora_plus_ratio", "neftune_alpha", "early_stopping", "health", "betas", "keep_best"}
+    optional = {"max_steps", "lora_plus_ratio", "neftune_alpha", "early_stopping", "health", "betas", "keep_best", "kernels"}
     for stage in yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]:
         if stage["kind"] == "train":
             knobs = load_project(path).stage(stage["name"]).training.model_dump().keys()

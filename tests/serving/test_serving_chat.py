@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -111,13 +112,19 @@ def test_lines_are_joined_saved_and_unknown_commands_explained(loaded, tmp_path)
     assert "Ctrl-D leaves" in written
 
 
+def _as_in_a_terminal():
+    """The child owns the terminal, and hears Ctrl-C even where the tests run in the background and ignore it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Terminal:
     """`mft chat` in a pseudo-terminal."""
 
     def __init__(self, *arguments):
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen([sys.executable, "-m", "mft", "chat", *arguments], stdin=slave, stdout=slave, stderr=slave,
-                                        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                                        start_new_session=True, preexec_fn=_as_in_a_terminal,
                                         env=os.environ | {"TERM": "dumb"})
         os.close(slave)
         self.seen = ""

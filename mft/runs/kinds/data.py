@@ -61,7 +61,7 @@ def forecast_data(context: StageContext, stage: DataStage, options: PlanOptions)
     parts = [f"{files:,} files, {size(total_bytes)}"] if files else []
     parts += [f"to be fetched: {', '.join(dict.fromkeys(hubs))}"] if hubs else []
     parts += [f"rows of '{name}' are not there yet" for name in awaited]
-    parts += [f"missing: {fault}" for fault in missing]
+    parts += [f"missing: {fault}" for fault in dict.fromkeys(missing)]
     return Forecast("; ".join(parts), {"files": files, "bytes": total_bytes, "hubs": hubs, "awaited": awaited, "missing": missing},
                     disk_bytes=None)
 

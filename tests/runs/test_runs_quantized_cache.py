@@ -6,6 +6,7 @@ from training.test_training_resume import write_project
 
 from mft.cli.main import main
 from mft.files import read_json
+from mft.modeling.kernels import FusedKernels
 from mft.report.page import write_report
 from mft.runs.config import load_project
 from mft.runs.kinds.evaluate import _model_under_test
@@ -64,7 +65,7 @@ def test_the_plan_says_the_disk_that_an_entry_takes_once_for_each_base(tmp_path,
     made = project(tmp_path, "model.quantized_cache=auto")
     plans = {plan.name: plan for plan in plan_project(made.config, made.path.parent, made.out, PlanOptions())}
     context, stage = context_of(made, "train")
-    _load(train_job(context, stage), None)
+    _load(train_job(context, stage), None, FusedKernels(compiled=False))
     [entry] = (tmp_path / "out" / ".quantized").glob("[!.]*")
     taken = sum(path.stat().st_size for path in entry.iterdir())
     assert plans["train"].cache_bytes == pytest.approx(taken, rel=0.03)

@@ -144,12 +144,7 @@ def resumable_folder(path: Path, job: str, *, replace: bool = False) -> Iterator
         raise OutputError(f"{path}: cannot be made: {error.strerror}") from error
     kept = True
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{path}: another process is making it; wait for it, or give another --out") from error
-        except OSError:     # a file system without locks
-            pass
+        take_lock(lock, f"{path}: another process is making it; wait for it, or give another --out")
         kept = False
         try:
             with write_faults(path):
@@ -166,15 +161,37 @@ def resumable_folder(path: Path, job: str, *, replace: bool = False) -> Iterator
         os.close(lock)
 
 
+def take_lock(descriptor: int, taken: str) -> bool:
+    """Lock an open file or folder until it is closed, without waiting. False: its file system has no locks, so nobody is kept out.
+
+    Raises:
+        OutputError: another process holds it; `taken` is the message.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(taken) from error
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, made if it is not there; whoever else asks for it waits. A lock ends with its process.
 
     It is flock's: also between machines, on a shared disk that knows locks (NFS from version 4, Lustre with `flock`).
+
+    Raises:
+        OutputError: its file system has no locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be locked: {error.strerror}; several processes share it, so take a folder on a disk that "
+                              "knows locks") from error
         yield
     finally:
         os.close(descriptor)

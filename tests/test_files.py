@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all (law 9), folders belong to one job, and a manifest sees every change."""
 
+import errno
 import hashlib
 import json
 import os
@@ -368,4 +369,18 @@ def test_a_lock_is_waited_for_and_ends_with_its_process(tmp_path):
     waiter.kill()
     waiter.wait()
     with locked(tmp_path / "lock"):
+        pass
+
+
+def test_a_file_system_without_locks_keeps_nobody_out_where_one_works_and_is_refused_where_several_do(tmp_path, monkeypatch):
+    from mft.files import locked, take_lock
+
+    def no_locks(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("mft.files.fcntl.flock", no_locks)
+    with (tmp_path / "one").open("w") as stream:
+        assert take_lock(stream.fileno(), "taken") is False
+    with pytest.raises(OutputError, match=r"lock: cannot be locked: No locks available; .* a disk that knows locks"), \
+            locked(tmp_path / "lock"):
         pass

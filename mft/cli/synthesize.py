@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False, help="Rows that a language model makes, 
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML with client and steps (data_recipes/README.md)")],
+    config: Annotated[Path, typer.Argument(help="YAML with client and steps (data_recipes/synthesis/README.md)")],
     seeds: SeedsOption,
     out: OutOption,
     overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as often as needed", metavar="[KEY=VALUE]...")] = None,

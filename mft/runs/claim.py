@@ -1,6 +1,5 @@
 """Taking a project's output folder: one process at a time, never one that holds something else."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ import yaml
 
 from mft import __version__
 from mft.errors import OutputError
-from mft.files import read_json, remove_leftovers, write_text
+from mft.files import read_json, remove_leftovers, take_lock, write_text
 from mft.runs.config import ProjectConfig
 from mft.runs.finished import STAGES
 
@@ -53,13 +52,7 @@ def _lock(out: Path) -> Iterator[None]:
         return
     descriptor = os.open(out / STAGES / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{out}: another process runs this project there; wait for it, or give another --out") from error
-        except OSError:     # a file system without locks
-            pass
-        else:
+        if take_lock(descriptor, f"{out}: another process runs this project there; wait for it, or give another --out"):
             remove_leftovers(out)
             remove_leftovers(out / STAGES)
         yield

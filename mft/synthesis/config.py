@@ -61,6 +61,9 @@ class SynthesizeOptions(StrictModel):
         for number, step in enumerate(self.steps):
             if step.type == "difficulty" and "tests_pass" not in before:
                 raise ValueError(f"steps.{number}: difficulty is the share of samples that pass the tests; put tests_pass before it")
+            if step.type == "held_out_dedup":
+                raise ValueError(f"steps.{number}: held_out_dedup compares the two sides of a recipe's split, which rows here do not "
+                                 "have yet; put it into the recipe that reads them")
             before.append(step.type)
         return self
 

@@ -71,7 +71,6 @@ TABLE: Contestants = {
 """Each row has the switches of the one above and one more; the last one those of the third and one more."""
 
 
-
 class Bench:
     """Runs the processes of a benchmark, their files in `folder`."""
 

@@ -152,6 +152,7 @@ def test_difficulty_keeps_a_band_of_pass_shares():
 
 @pytest.mark.parametrize(("steps", "message"), [
     ([{"type": "difficulty"}], "put tests_pass before it"),
+    ([{"type": "held_out_dedup"}], "put it into the recipe that reads them"),
     ([{"type": "answer", "samples": 4, "temperature": 0}], "at temperature 0 they are all the same"),
     ([{"type": "evolve", "operations": ["rarer", "rarer"]}], "each once"),
     ([{"type": "evolv"}], "evolve"),

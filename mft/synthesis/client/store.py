@@ -8,7 +8,6 @@ A process that is killed leaves at most a torn last line, which is cut off, and 
 flight. The file holds answers; of prompts it has the hash alone, and no key.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mft.errors import OutputError
-from mft.files import fsync_path, write_faults
+from mft.files import fsync_path, take_lock, write_faults
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class AnswerStore:
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be opened: {error.strerror}") from error
         try:
-            self._hold()
+            take_lock(self._descriptor, f"{self.path}: another process is asking with it; wait for it, or use another folder")
             self._size = self._synced = self._load(replay)
             if not self._size:
                 self.append({"record": "answers", "version": VERSION}, durable=True)
@@ -57,14 +56,6 @@ class AnswerStore:
         except BaseException:
             os.close(self._descriptor)
             raise
-
-    def _hold(self) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{self.path}: another process is asking with it; wait for it, or use another folder") from error
-        except OSError:     # a file system without locks
-            logger.debug("%s: its file system has no locks", self.path)
 
     def __contains__(self, key: str) -> bool:
         return key in self._places

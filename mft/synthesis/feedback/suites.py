@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mft.sandbox.isolation import PACKAGES
 from mft.sandbox.judge import Mode
-from mft.sandbox.program import Program
+from mft.sandbox.program import PACKAGES, Program
 
 CASE_RUNNER: Final = '''
 def _mft_run_case(case):
@@ -19,7 +18,6 @@ def _mft_run_case(case):
     assert result.testsRun and result.wasSuccessful(), f"{len(result.failures)} failed, {len(result.errors)} ended by an exception"
 '''
 """For suites of `unittest`."""
-
 
 OF_A_PROCESS: Final = frozenset({"redirect_stdout", "redirect_stderr", "stdout", "stderr", "stdin", "patch", "Mock", "MagicMock"})
 """Names by which tests reach for what is a solution's process's own."""

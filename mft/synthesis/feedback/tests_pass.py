@@ -28,10 +28,10 @@ def tests_pass(rows: Sequence[Row], config: TestsPassStep, tools: Tools) -> Tall
             tally.drop(row, by_row[row.id][0][1])
             continue
         samples = row.measured.get("samples", len(row.solutions))
-        tally.noted["solutions_dropped"] += len(row.solutions) - len(passing)
+        if gone := len(row.solutions) - len(passing):
+            tally.noted["solutions_dropped"] += gone
         share = round(len(passing) / max(samples, len(row.solutions)), 4)
         tally.keep(replace(row, solutions=passing).measure(pass_share=share, judged=read_suite(row.tests, passing[0].code).mode))
-    tally.noted += type(tally.noted)()      # drops counts of 0
     return tally
 
 

@@ -159,4 +159,5 @@ def test_killed_and_resumed_with_compiled_layers_gives_the_same_bits_and_losses_
     assert losses(config) == losses(whole)
     eager = write_project(tmp_path / "eager", steps=4, every=2)
     finish(eager)
-    assert [loss for _, loss in losses(whole)] == pytest.approx([loss for _, loss in losses(eager)], rel=2e-2)   # bf16, dropout
+    # In float32 the two are equal to the last digit. In bf16 the first loss, 5.256, is 5.258 uncompiled and 5.249 compiled.
+    assert [loss for _, loss in losses(whole)] == pytest.approx([loss for _, loss in losses(eager)], rel=2e-2)
